@@ -1,0 +1,252 @@
+"""Market data lines: who holds how many, and who gets the next one.
+
+Owns the count. Does not send anything: whoever acquires a line sends the request, and gives the line back after the
+gateway stopped serving it. All methods belong to the broker's event loop.
+
+Source: IB counts each streaming subscription against the login's lines, 100 at least, shared with the windows of TWS;
+whether a snapshot in flight counts is not documented, so it is a setting whose default is the safe one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from v6kit.clock import Clock
+from v6kit.contracts import check_float, check_int
+from v6kit.errors import LineLimitError
+
+Kind = Literal["stream", "snapshot"]
+
+
+@dataclass(slots=True, eq=False)
+class LineHolder:
+    """One line in use.
+
+    Attributes:
+        kind: `stream` or `snapshot`.
+        conid: The contract.
+        since: When the line was granted, aware UTC.
+        refcount: How many asked for this stream; 1 for a snapshot.
+        used_at_grant: Lines in use right after this one was granted, itself included.
+    """
+
+    kind: Kind
+    conid: int
+    since: datetime
+    used_at_grant: int
+    refcount: int = 1
+
+
+class LineBudget:
+    """The market data lines that streams and snapshots share.
+
+    Streams are counted once per conid, however many asked for it, and are never evicted. A stream that waits goes
+    before the snapshots that wait, and snapshots go first come, first served.
+
+    Args:
+        limit: Lines that the login has, > 0.
+        reserve: Lines left alone for the windows of TWS, 0 or more and below `limit`.
+        snapshots_use_lines: Whether a snapshot in flight occupies a line.
+        clock: The source of time.
+        snapshot_floor: Lines that streams leave to snapshots. Default 0: streams may take all of them, and then no
+            snapshot is served until one ends.
+        probe_interval: Seconds after which a budget that error 101 has shrunk tries one line more.
+    """
+
+    def __init__(
+        self,
+        limit: int = 100,
+        reserve: int = 10,
+        *,
+        snapshots_use_lines: bool = True,
+        clock: Clock | None = None,
+        snapshot_floor: int = 0,
+        probe_interval: float = 600.0,
+    ) -> None:
+        self.limit = check_int("limit", limit)
+        self.reserve = check_int("reserve", reserve, minimum=0)
+        self.snapshot_floor = check_int("snapshot_floor", snapshot_floor, minimum=0)
+        if self.reserve + self.snapshot_floor >= self.limit:
+            raise ValueError(
+                f"reserve ({reserve}) and snapshot_floor ({snapshot_floor}) leave no line of limit ({limit}) to use"
+            )
+        self.snapshots_use_lines = snapshots_use_lines
+        self.probe_interval = check_float("probe_interval", probe_interval, above=0.0)
+        self.peak = 0
+        self._clock = clock or Clock()
+        self._shrunk: tuple[int, float] | None = None  # what error 101 left, and when (monotonic)
+        self._streams: dict[int, LineHolder] = {}
+        self._snapshots: set[LineHolder] = set()
+        self._waiting: dict[Kind, deque[tuple[int, asyncio.Future[LineHolder]]]] = {
+            "stream": deque(),
+            "snapshot": deque(),
+        }
+
+    def __repr__(self) -> str:
+        return (
+            f"<LineBudget {self.used} of {self.capacity} in use: {self.streams} streams, {self.snapshots} snapshots, "
+            f"peak {self.peak}>"
+        )
+
+    @property
+    def capacity(self) -> int:
+        """Lines that may be in use: `limit` − `reserve`, or what error 101 has left of them."""
+        whole = self.limit - self.reserve
+        if self._shrunk is None:
+            return whole
+        left, since = self._shrunk
+        probes = int((self._clock.monotonic() - since) // self.probe_interval)
+        return min(whole, left + probes)
+
+    @property
+    def streams(self) -> int:
+        """Lines that streams hold."""
+        return len(self._streams)
+
+    @property
+    def snapshots(self) -> int:
+        """Snapshots in flight, whether or not they count as lines."""
+        return len(self._snapshots)
+
+    @property
+    def used(self) -> int:
+        """Lines in use."""
+        return self.streams + (self.snapshots if self.snapshots_use_lines else 0)
+
+    @property
+    def free(self) -> int:
+        """Lines that can be granted now."""
+        return max(0, self.capacity - self.used)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a line."""
+        return len(self._waiting["stream"]) + len(self._waiting["snapshot"])
+
+    def holders(self) -> list[LineHolder]:
+        """Return who holds what, oldest first."""
+        return sorted([*self._streams.values(), *self._snapshots], key=lambda holder: holder.since)
+
+    def references(self, conid: int) -> int:
+        """Return how many asked for the stream of `conid`; 0 when there is none."""
+        holder = self._streams.get(conid)
+        return holder.refcount if holder else 0
+
+    async def acquire_stream(self, conid: int) -> bool:
+        """Take a line for a stream, or count one more user of it.
+
+        Waits while snapshots hold the lines that streams may have: those end by themselves, streams do not.
+
+        Returns:
+            Whether the line is new, so that the request has to be sent.
+
+        Raises:
+            LineLimitError: Streams hold all the lines that they may have.
+        """
+        if conid in self._streams:
+            self._streams[conid].refcount += 1
+            return False
+        room = self.capacity - self.snapshot_floor
+        if self.streams + len(self._waiting["stream"]) >= room:
+            raise LineLimitError(
+                f"no market data line is free for a stream of conid {conid}: {self.streams} streams hold all {room} "
+                f"(limit {self.limit}, reserve {self.reserve}, capacity {self.capacity}); "
+                "remove a strategy, or raise the limit if the login has more lines"
+            )
+        await self._acquire("stream", conid)
+        return True
+
+    def release_stream(self, conid: int) -> bool:
+        """Count one user less; return whether that was the last one, so that the line is free now."""
+        holder = self._streams[conid]
+        holder.refcount -= 1
+        if holder.refcount:
+            return False
+        self.drop_stream(conid)
+        return True
+
+    def drop_stream(self, conid: int) -> None:
+        """Free the line of a stream, whoever uses it; nothing happens when it has none."""
+        if self._streams.pop(conid, None):
+            self.admit()
+
+    async def acquire_snapshot(self, conid: int) -> LineHolder:
+        """Take a line for one snapshot, waiting in turn until one is free; `release_snapshot` gives it back."""
+        return await self._acquire("snapshot", conid)
+
+    def release_snapshot(self, holder: LineHolder) -> None:
+        """Free the line of a snapshot; a second time does nothing."""
+        if holder in self._snapshots:
+            self._snapshots.remove(holder)
+            self.admit()
+
+    def refused(self, holder_or_conid: LineHolder | int) -> None:
+        """Take note of error 101 for a line that was granted, and free that line.
+
+        The gateway had one line less than were in use when this one was granted. One line is always tried, or a
+        budget that shrank to nothing would never learn that lines came back.
+        """
+        holder = self._streams.get(holder_or_conid) if isinstance(holder_or_conid, int) else holder_or_conid
+        if holder is None:
+            return
+        left = max(1, min(self.capacity, holder.used_at_grant - 1))
+        self._shrunk = (left, self._clock.monotonic())
+        if holder.kind == "stream":
+            self.drop_stream(holder.conid)
+        else:
+            self.release_snapshot(holder)
+
+    def admit(self) -> None:
+        """Grant free lines to those who wait; call it now and then, because capacity grows with time alone too."""
+        for kind in ("stream", "snapshot"):
+            queue = self._waiting[kind]
+            while queue and self._may_grant(kind):
+                conid, future = queue.popleft()
+                if not future.done():
+                    future.set_result(self._grant(kind, conid))
+
+    def _may_grant(self, kind: Kind) -> bool:
+        if kind == "snapshot":
+            return not self.snapshots_use_lines or self.free > 0
+        return self.free > 0 and self.streams < self.capacity - self.snapshot_floor
+
+    def _grant(self, kind: Kind, conid: int) -> LineHolder:
+        holder = LineHolder(kind, conid, self._clock.now(), used_at_grant=self.used + 1)
+        if kind == "stream":
+            self._streams[conid] = holder
+        else:
+            self._snapshots.add(holder)
+        self.peak = max(self.peak, self.used)
+        return holder
+
+    async def _acquire(self, kind: Kind, conid: int) -> LineHolder:
+        if not self._waiting[kind] and not self._waiting["stream"] and self._may_grant(kind):
+            return self._grant(kind, conid)
+        future: asyncio.Future[LineHolder] = asyncio.get_running_loop().create_future()
+        entry = (conid, future)
+        self._waiting[kind].append(entry)
+        with self._withdrawn_on_cancel(entry, kind):
+            return await future
+
+    @contextmanager
+    def _withdrawn_on_cancel(self, entry: tuple[int, asyncio.Future[LineHolder]], kind: Kind) -> Iterator[None]:
+        conid, future = entry
+        try:
+            yield
+        except asyncio.CancelledError:
+            # the grant and the cancellation can meet in one turn of the loop: then the line goes to the next
+            if future.done() and not future.cancelled():
+                if kind == "stream":
+                    self.drop_stream(conid)
+                else:
+                    self.release_snapshot(future.result())
+            elif entry in self._waiting[kind]:
+                self._waiting[kind].remove(entry)
+                self.admit()
+            raise

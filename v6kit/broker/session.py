@@ -1,0 +1,401 @@
+"""One socket's life: an ib_async client whose messages are routed by request id.
+
+Owns the socket, and the only use of ib_async's internals. Knows nothing of reconnecting, of lines, or of what a code
+asks for: it tells its listener what came in.
+
+Why the internals: `reqTickersAsync` and `reqMktData` share one ticker per contract between streams and snapshots, hide
+the request id, end a snapshot at codes that are only warnings, never end it at others, and leave an entry in
+`reqId2Ticker` per request; and what an event handler raises is lost (ib_async 2.1, `wrapper.py`; eventkit, `event.py`).
+A `Wrapper` of our own, which is how IB's API means to be extended, has none of these.
+"""
+# Half of ib_async's methods carry no annotations.
+# mypy: allow-untyped-calls
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Iterable
+from datetime import datetime
+from typing import Protocol, TypeVar
+
+from ib_async import IB, Contract, ContractDetails, PortfolioItem, Position, RequestError, StartupFetchNONE, Ticker
+from ib_async.client import Client
+from ib_async.wrapper import Wrapper
+
+from v6kit.broker.instruments import contract_at, instrument_from_details, position_from
+from v6kit.contracts import AccountPosition, Instrument
+from v6kit.errors import GatewayUnavailableError, RequestFailedError
+
+logger = logging.getLogger("v6kit.broker")
+
+T = TypeVar("T")
+
+CLIENT_ID_IN_USE = 326
+NO_SUCH_CONTRACT = 200
+
+
+class SessionListener(Protocol):
+    """Who is told what comes in, on the session's loop."""
+
+    def on_message(self, session: Session, req_id: int, code: int, text: str) -> None:
+        """Take a message that carries a code; `req_id` is −1 when it belongs to no request."""
+
+    def on_ticks(self, tickers: Iterable[Ticker]) -> None:
+        """Take the tickers that one packet changed."""
+
+    def on_snapshot_end(self, req_id: int) -> None:
+        """Take the end of a snapshot."""
+
+    def on_position_row(self, row: AccountPosition) -> None:
+        """Take a position, whether asked for or pushed."""
+
+    def on_portfolio_row(self, item: PortfolioItem) -> None:
+        """Take a row of the account updates."""
+
+
+class Session:
+    """One connection to the gateway, from the handshake to the end of the socket; not used a second time.
+
+    Args:
+        host: Name or address of the gateway's machine.
+        port: Its API port.
+        client_id: Our id there, > 0.
+        listener: Who is told what comes in.
+
+    Attributes:
+        lost: Done when the link is gone, with the reason.
+    """
+
+    def __init__(self, host: str, port: int, client_id: int, listener: SessionListener) -> None:
+        self.host, self.port, self.client_id = host, port, client_id
+        self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._ib = IB()
+        # ib_async would subscribe to the account summary at code 1102, which nobody here reads
+        self._ib.errorEvent -= self._ib._onError  # noqa: SLF001
+        self._ib.wrapper = self._router = _Router(self._ib, self, listener)
+        self._ib.client = self._client = Client(self._router)
+        self._ib.RaiseRequestErrors = True
+        self._client.conn.disconnected += self._on_socket_closed
+        self._socket_closed = asyncio.Event()
+        self._details: dict[int, asyncio.Future[list[ContractDetails]]] = {}
+        self._positions: asyncio.Future[list[Position]] | None = None
+        self._asking_positions = asyncio.Lock()
+        self._asking_time = asyncio.Lock()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether requests can be sent."""
+        return not self.lost.done() and self._client.isReady()
+
+    @property
+    def accounts(self) -> tuple[str, ...]:
+        """The accounts that this login manages."""
+        return tuple(self._router.accounts)
+
+    @property
+    def server_version(self) -> int:
+        """The protocol version that was agreed on."""
+        return self._client.serverVersion()
+
+    async def open(self, *, account: str, seconds: float) -> None:
+        """Connect, and read the positions and the account once.
+
+        Args:
+            account: The account whose updates to follow; empty for the only one of this login.
+            seconds: For all of it together.
+
+        Raises:
+            GatewayUnavailableError: Nobody answers, the client id is in use, or the answers stay incomplete.
+            ValueError: This login does not manage `account`.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                await self._start(seconds)
+                await self.follow_account(account)
+        except BaseException as error:
+            ready = self._client.isReady()
+            await self.close()
+            if isinstance(error, TimeoutError):
+                raise GatewayUnavailableError(self._silence(seconds, ready=ready)) from error
+            if isinstance(error, OSError):
+                raise GatewayUnavailableError(f"no gateway at {self._place()}: {error}. {_NEXT_STEP}") from error
+            raise
+
+    async def close(self, *, seconds: float = 2.0) -> None:
+        """End the socket, in order if that takes no longer than `seconds`; a second time does nothing."""
+        self.fail("closed by us")
+        transport = self._client.conn.transport
+        if transport is None:
+            return
+        self._client.disconnect()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._socket_closed.wait()
+        except TimeoutError:
+            transport.abort()  # what could not be sent any more holds a normal close up
+            await self._socket_closed.wait()
+        self._router.reset()
+
+    def fail(self, reason: str) -> None:
+        """Give the link up; the first reason counts."""
+        if not self.lost.done():
+            self.lost.set_result(reason)
+
+    async def follow_account(self, account: str) -> None:
+        """Subscribe to an account's updates and wait until the first round is complete.
+
+        Raises:
+            ValueError: This login does not manage `account`.
+        """
+        if account and account not in self.accounts:
+            raise ValueError(f"account must be one of {', '.join(self.accounts)}, got {account!r}")
+        if not account and len(self.accounts) > 1:
+            logger.warning(
+                "This login manages %s; name one as account= to receive portfolio values.", ", ".join(self.accounts)
+            )
+            return
+        await self._ib.reqAccountUpdatesAsync(account or self.accounts[0])
+
+    def refollow_account(self, account: str) -> None:
+        """Subscribe again without waiting, after another client took the account updates over."""
+        if self.is_open and (account or len(self.accounts) == 1):
+            self._client.reqAccountUpdates(True, account or self.accounts[0])  # noqa: FBT003
+
+    def set_market_data_type(self, market_data_type: int) -> None:
+        """Choose live (1), frozen (2), delayed (3) or delayed-frozen (4) data for the requests that follow."""
+        self._ready().reqMarketDataType(market_data_type)
+
+    async def positions(self, *, seconds: float) -> list[AccountPosition]:
+        """Ask for all positions, and wait for the end of the answer.
+
+        Returns:
+            One row per account and contract, without those of size 0.
+
+        Raises:
+            GatewayUnavailableError: The link was lost meanwhile.
+            RequestFailedError: The end did not come in time.
+        """
+        async with self._asking_positions:  # of two at once, ib_async forgets the first
+            await self._late_positions(seconds)
+            self._ready()
+            self._positions = asyncio.ensure_future(self._ib.reqPositionsAsync())
+            rows = await self._in_time(asyncio.shield(self._positions), seconds, "the positions")
+        # a change may come between two rows, and the newest counts
+        newest = {(row.account, row.contract.conId): row for row in rows}
+        return [position_from(row) for row in newest.values() if row.position]
+
+    async def _late_positions(self, seconds: float) -> None:
+        """Wait for the end of an answer that its caller gave up on: its rows look like those of the next one."""
+        if self._positions is None or self._positions.done():
+            return
+        try:
+            await self._in_time(asyncio.shield(self._positions), seconds, "the positions")
+        except RequestFailedError:
+            self.fail("the gateway never ended its list of positions")
+            raise
+
+    async def contract_details(self, conid: int, *, seconds: float) -> Instrument:
+        """Ask what a contract is, and where it trades.
+
+        Raises:
+            GatewayUnavailableError: The link was lost meanwhile.
+            RequestFailedError: The gateway knows no such contract (code 200), refused, or did not answer in time.
+        """
+        client = self._ready()
+        req_id = client.getReqId()
+        self._details[req_id] = future = self._router.startReq(req_id)
+        try:
+            client.reqContractDetails(req_id, contract_at(conid, ""))
+            rows = await self._in_time(future, seconds, f"the details of conid {conid}")
+        finally:
+            del self._details[req_id]
+            self.forget(req_id)
+        if not rows:
+            raise RequestFailedError(f"the gateway knows no contract with conid {conid}", code=NO_SUCH_CONTRACT)
+        return instrument_from_details(rows[0])
+
+    async def current_time(self, *, seconds: float) -> datetime:
+        """Ask for the gateway's time.
+
+        Raises:
+            GatewayUnavailableError: The link was lost meanwhile.
+            RequestFailedError: No answer in time.
+        """
+        async with self._asking_time:  # of two at once, ib_async forgets the first
+            self._ready()
+            return await self._in_time(self._ib.reqCurrentTimeAsync(), seconds, "its time")
+
+    def request_market_data(self, conid: int, exchange: str, *, snapshot: bool) -> tuple[int, Ticker]:
+        """Ask for prices with the default ticks; return the request's id and a ticker that only this request fills.
+
+        Raises:
+            GatewayUnavailableError: The link is down.
+        """
+        client = self._ready()
+        contract = contract_at(conid, exchange)
+        req_id = client.getReqId()
+        ticker = self._router.reqId2Ticker[req_id] = Ticker(contract=contract, defaults=self._router.defaults)
+        # never a regulatory snapshot: each one costs money
+        client.reqMktData(req_id, contract, "", snapshot, regulatorySnapshot=False, mktDataOptions=[])
+        return req_id, ticker
+
+    def cancel_market_data(self, req_id: int) -> None:
+        """Tell the gateway to stop, if it still hears us."""
+        if self.is_open:
+            self._client.cancelMktData(req_id)
+
+    def forget(self, req_id: int) -> None:
+        """Drop what ib_async remembers of a request; it would keep it until the end of the connection."""
+        router = self._router
+        for table in (router.reqId2Ticker, router._futures, router._results, router._reqId2Contract):  # noqa: SLF001
+            table.pop(req_id, None)
+
+    def awaits(self, req_id: int) -> bool:
+        """Return whether contract details are awaited under this id."""
+        return req_id in self._details
+
+    def remembered(self) -> int:
+        """Return how many requests ib_async remembers; it must not grow with use."""
+        router = self._router
+        return sum(
+            map(len, (router.reqId2Ticker, router.tickers, router._futures, router._results, router._reqId2Contract))  # noqa: SLF001
+        )
+
+    def on_error(self, req_id: int, code: int, text: str) -> None:
+        """End what waits in here for an answer that will not come."""
+        if code == CLIENT_ID_IN_USE:
+            self.fail(
+                f"client id {self.client_id} is in use at {self._place()}: another program, or another kernel that was "
+                "not closed, is connected under it. Close that one, or choose another client_id"
+            )
+        future = self._details.get(req_id)
+        if future is not None and not future.done():
+            future.set_exception(RequestError(req_id, code, text))
+
+    async def _start(self, seconds: float) -> None:
+        """Shake hands; ib_async alone would wait out the whole time when the gateway hangs up on us."""
+        attempt = asyncio.ensure_future(
+            self._ib.connectAsync(
+                self.host,
+                self.port,
+                self.client_id,
+                timeout=seconds,
+                readonly=True,
+                raiseSyncErrors=True,
+                fetchFields=StartupFetchNONE,
+            )
+        )
+        try:
+            await asyncio.wait({attempt, self.lost}, return_when=asyncio.FIRST_COMPLETED)
+            if self.lost.done():
+                raise GatewayUnavailableError(self.lost.result())
+            await attempt
+        finally:
+            attempt.cancel()
+            await asyncio.gather(attempt, return_exceptions=True)
+
+    def _on_socket_closed(self, message: str) -> None:
+        self._socket_closed.set()
+        if self._client.isReady() or self._router.accounts:
+            self.fail(f"the gateway at {self._place()} closed the connection" + (f": {message}" if message else ""))
+        else:
+            self.fail(f"the gateway at {self._place()} hung up during the handshake. {_NEXT_STEP}")
+
+    def _ready(self) -> Client:
+        if not self.is_open:
+            reason = self.lost.result() if self.lost.done() else "not connected"
+            raise GatewayUnavailableError(f"there is no link to the gateway at {self._place()}: {reason}")
+        return self._client
+
+    async def _in_time(self, answer: Awaitable[T], seconds: float, what: str) -> T:
+        try:
+            async with asyncio.timeout(seconds):
+                return await answer
+        except TimeoutError as error:
+            raise RequestFailedError(f"the gateway did not answer within {seconds:g} s when asked for {what}") from error
+        except ConnectionError as error:
+            raise GatewayUnavailableError(f"the link to {self._place()} was lost: {error}") from error
+        except RequestError as error:
+            raise RequestFailedError(f"the gateway refused {what}: {error.code} {error.message}", code=error.code) from error
+
+    def _silence(self, seconds: float, *, ready: bool) -> str:
+        if ready:
+            return (
+                f"the gateway at {self._place()} took us in but did not send its positions and account within "
+                f"{seconds:g} s; nothing was read. Raise connect_timeout if the account is very large"
+            )
+        return f"no answer from {self._place()} within {seconds:g} s. {_NEXT_STEP}"
+
+    def _place(self) -> str:
+        return f"{self.host}:{self.port} (client id {self.client_id})"
+
+
+_NEXT_STEP = (
+    "Is TWS or IB Gateway running, its API enabled (Configuration > API > Settings), and this the port? "
+    "TWS listens on 7496 (paper: 7497), IB Gateway on 4001 (paper: 4002)"
+)
+
+
+class _Router(Wrapper):
+    """ib_async's message handler with our ears on it, and deaf to what arrives for a request that has ended.
+
+    What a method raises is logged by ib_async's decoder; only `tcpDataProcessed` would cut the socket.
+    """
+
+    # The names of methods and arguments are IB's.
+    # ruff: noqa: N802, N803
+
+    def __init__(self, ib: IB, session: Session, listener: SessionListener) -> None:
+        super().__init__(ib)
+        self._session = session
+        self._listener = listener
+
+    def error(self, reqId: int, errorCode: int, errorString: str, advancedOrderRejectJson: str) -> None:
+        super().error(reqId, errorCode, errorString, advancedOrderRejectJson)
+        self._session.on_error(reqId, errorCode, errorString)
+        self._listener.on_message(self._session, reqId, errorCode, errorString)
+
+    def position(self, account: str, contract: Contract, posSize: float, avgCost: float) -> None:
+        super().position(account, contract, posSize, avgCost)
+        self._listener.on_position_row(position_from(Position(account, contract, posSize, avgCost)))
+
+    def updatePortfolio(
+        self,
+        contract: Contract,
+        posSize: float,
+        marketPrice: float,
+        marketValue: float,
+        averageCost: float,
+        unrealizedPNL: float,
+        realizedPNL: float,
+        account: str,
+    ) -> None:
+        row = (contract, posSize, marketPrice, marketValue, averageCost, unrealizedPNL, realizedPNL, account)
+        super().updatePortfolio(*row)
+        self._listener.on_portfolio_row(PortfolioItem(*row))
+
+    def contractDetails(self, reqId: int, contractDetails: ContractDetails) -> None:
+        if self._session.awaits(reqId):
+            super().contractDetails(reqId, contractDetails)
+
+    def priceSizeTick(self, reqId: int, tickType: int, price: float, size: float) -> None:
+        if reqId in self.reqId2Ticker:
+            super().priceSizeTick(reqId, tickType, price, size)
+
+    def tickSize(self, reqId: int, tickType: int, size: float) -> None:
+        if reqId in self.reqId2Ticker:
+            super().tickSize(reqId, tickType, size)
+
+    def tickOptionComputation(self, reqId: int, *values: float) -> None:  # type: ignore[override]
+        if reqId in self.reqId2Ticker:
+            super().tickOptionComputation(reqId, *values)  # type: ignore[arg-type]
+
+    def tickSnapshotEnd(self, reqId: int) -> None:
+        super().tickSnapshotEnd(reqId)
+        self._listener.on_snapshot_end(reqId)
+
+    def tcpDataProcessed(self) -> None:
+        super().tcpDataProcessed()
+        if self.pendingTickers:
+            self._listener.on_ticks(self.pendingTickers)

@@ -1,0 +1,61 @@
+"""Time: aware UTC instants and a monotonic counter, passed in wherever time matters.
+
+Nothing in v6kit asks the system for the time by itself, so tests and notebooks can hold it still.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+
+
+class Clock:
+    """The system's clock."""
+
+    def now(self) -> datetime:
+        """Return the current instant, aware, in UTC."""
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        """Return seconds that never run backwards; only differences mean something."""
+        return time.monotonic()
+
+
+class FakeClock(Clock):
+    """A clock that stands still until it is told to move; for tests and for notebooks that must repeat.
+
+    Args:
+        start: The first instant, aware. Default: 2026-11-20 14:30:00 UTC, a trading day's opening bell.
+    """
+
+    def __init__(self, start: datetime = datetime(2026, 11, 20, 14, 30, tzinfo=UTC)) -> None:
+        if start.tzinfo is None:
+            raise ValueError(f"start must be an aware datetime, got the naive {start!r}; add tzinfo=UTC")
+        self._now = start.astimezone(UTC)
+        self._monotonic = 0.0
+
+    def now(self) -> datetime:
+        """Return the instant at which the clock stands."""
+        return self._now
+
+    def monotonic(self) -> float:
+        """Return the seconds that the clock was advanced so far."""
+        return self._monotonic
+
+    def advance(self, by: timedelta | float) -> None:
+        """Move forward.
+
+        Args:
+            by: A `timedelta`, or seconds; not negative.
+        """
+        step = by if isinstance(by, timedelta) else timedelta(seconds=by)
+        if step < timedelta(0):
+            raise ValueError(f"by must not be negative, got {by!r}; a clock that goes back is `jump`")
+        self._now += step
+        self._monotonic += step.total_seconds()
+
+    def jump(self, to: datetime) -> None:
+        """Set the wall clock, forward or back, as an operator or NTP might; the monotonic counter stays."""
+        if to.tzinfo is None:
+            raise ValueError(f"to must be an aware datetime, got the naive {to!r}; add tzinfo=UTC")
+        self._now = to.astimezone(UTC)

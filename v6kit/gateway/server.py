@@ -1,0 +1,286 @@
+"""The simulated gateway itself: it listens, keeps its clients, ticks, and does what is to happen now.
+
+Owns the listening socket and the one task that moves time on. Each client is a `session`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+from typing import TYPE_CHECKING, Self, TypeVarTuple, Unpack
+
+from v6kit.contracts import check_int, check_text
+from v6kit.errors import GatewayUnavailableError
+from v6kit.gateway import answers
+from v6kit.gateway.account import Account, Position
+from v6kit.gateway.answers import NO_REQUEST
+from v6kit.gateway.limits import LineTable, SlidingWindow
+from v6kit.gateway.log import WireLog
+from v6kit.gateway.market import Market
+from v6kit.gateway.session import NOT_STARTED, Session
+from v6kit.gateway.shared import Settings, Shared
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from v6kit.clock import Clock
+    from v6kit.gateway.faults import Faults
+
+HIGHEST_PORT = 65_535
+LINK_LOST, LINK_BACK_DATA_LOST, LINK_BACK = 1100, 1101, 1102
+
+Args = TypeVarTuple("Args")
+
+
+class SimulatedGateway:
+    """A simulated Interactive Brokers gateway that real IB clients connect to over TCP.
+
+    It has a deterministic option market, an account with positions, a model of IB's limits, and faults on demand. No
+    order reaches it, no money moves, and its limits are a model of IB's, not IB's.
+
+    A fault that lasts is a field of `faults`; a fault that happens once is a method here. Methods and `faults` may be
+    used from any thread while the gateway runs; `start` and `stop` belong to one event loop.
+
+    Args:
+        positions: How many positions the account holds, 0 to 2000.
+        host: Address to listen on; only this machine can reach the default.
+        port: Port to listen on; 0 takes a free one. A gateway that is started again keeps its port.
+        seed: Names market and account; the same seed gives the same contracts, positions and price paths.
+        line_limit: Market data lines.
+        lines_per_client: Whether each client id has its own lines, instead of all clients together.
+        snapshots_use_lines: Whether a snapshot in flight holds a line; IB does not say, so the cautious answer is yes.
+        snapshot_hold: Seconds from a snapshot's request to its end.
+        snapshots_per_second: Snapshot requests in any sliding second, all clients together; `None` for no limit.
+        messages_per_second: Messages of one client in any sliding second; more are discarded with error 100, and the
+            third such burst within a minute ends the connection. `None` for no limit.
+        tick_interval: Seconds between two looks at the market; what has changed is sent to the streams.
+        portfolio_interval: Seconds between two unasked portfolio messages.
+        clock: Tells date and passing of time; prices stand still while it does.
+        extra_accounts: Ids of further managed accounts, all empty.
+        record: Keep every message in `log.records`.
+
+    Raises:
+        TypeError: An argument is of the wrong kind; names it and its value.
+        ValueError: An argument is out of range; names it and its value.
+    """
+
+    def __init__(
+        self,
+        positions: int = 500,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        seed: int = 7,
+        line_limit: int = 100,
+        lines_per_client: bool = False,
+        snapshots_use_lines: bool = True,
+        snapshot_hold: float = 0.5,
+        snapshots_per_second: int | None = 100,
+        messages_per_second: int | None = 50,
+        tick_interval: float = 0.25,
+        portfolio_interval: float = 180.0,
+        clock: Clock | None = None,
+        extra_accounts: tuple[str, ...] = (),
+        record: bool = False,
+    ) -> None:
+        settings = Settings(
+            line_limit=line_limit,
+            lines_per_client=lines_per_client,
+            snapshots_use_lines=snapshots_use_lines,
+            snapshot_hold=snapshot_hold,
+            snapshots_per_second=snapshots_per_second,
+            messages_per_second=messages_per_second,
+            tick_interval=tick_interval,
+            portfolio_interval=portfolio_interval,
+        )
+        self.host = check_text("host", host)
+        self.port = check_int("port", port, minimum=0)
+        if self.port > HIGHEST_PORT:
+            raise ValueError(f"port must be 0 to {HIGHEST_PORT}, got {port}")
+        self.seed = check_int("seed", seed, minimum=0)
+        market = Market(self.seed, clock, step_seconds=tick_interval)
+        account = Account.generate(positions, seed=self.seed, market=market)
+        account.on_change(lambda position: self._on_loop(self._push_position, position))
+        self._shared = Shared(
+            settings=settings,
+            market=market,
+            account=account,
+            account_ids=(account.account_id, *extra_accounts),
+            log=WireLog(record=record),
+            lines=LineTable(line_limit, per_client=lines_per_client),
+            snapshot_window=SlidingWindow(snapshots_per_second),
+        )
+        self._server: asyncio.Server | None = None
+        self._ticker: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def __repr__(self) -> str:
+        where = f"listening on {self.address}" if self.is_running else "stopped"
+        clients = ", ".join(str(each) for each in self.client_ids) or "none"
+        return (
+            f"<SimulatedGateway (simulated, no real account) {where}: {len(self.account.positions)} positions, "
+            f"lines {self.lines_in_use}/{self._shared.lines.limit}, clients {clients}>"
+        )
+
+    # What can be looked at
+
+    @property
+    def is_running(self) -> bool:
+        """Whether clients can connect."""
+        return self._server is not None
+
+    @property
+    def address(self) -> str:
+        """Where clients connect to, `HOST:PORT`."""
+        return f"{self.host}:{self.port}"
+
+    @property
+    def market(self) -> Market:
+        """The simulated market."""
+        return self._shared.market
+
+    @property
+    def account(self) -> Account:
+        """The simulated account; its positions may be changed while the gateway runs."""
+        return self._shared.account
+
+    @property
+    def faults(self) -> Faults:
+        """The faults that last."""
+        return self._shared.faults
+
+    @property
+    def log(self) -> WireLog:
+        """What went over the wire."""
+        return self._shared.log
+
+    @property
+    def client_ids(self) -> list[int]:
+        """Ids of the clients that are logged in, lowest first."""
+        return sorted(each.client_id for each in self._shared.sessions if each.client_id != NOT_STARTED)
+
+    @property
+    def lines_in_use(self) -> int:
+        """Market data lines that are held now."""
+        return self._shared.lines.in_use
+
+    @property
+    def line_peak(self) -> int:
+        """Most market data lines that were ever held at once."""
+        return self._shared.lines.peak
+
+    # From start to stop
+
+    async def start(self) -> None:
+        """Listen, and let time run; does nothing when it runs already.
+
+        Raises:
+            GatewayUnavailableError: The port is in use, or the address cannot be listened on.
+        """
+        if self._server is not None:
+            return
+        self._loop = asyncio.get_running_loop()
+        try:
+            self._server = await self._loop.create_server(lambda: Session(self._shared), self.host, self.port)
+        except OSError as error:
+            raise GatewayUnavailableError(self._why_not(error)) from error
+        self.port = self._server.sockets[0].getsockname()[1]
+        self._ticker = self._loop.create_task(self._tick(), name=f"simulated gateway {self.address}")
+
+    async def stop(self) -> None:
+        """Close all sockets and end; clients see a dropped connection. May be started again on the same port."""
+        server, ticker = self._server, self._ticker
+        if server is None or ticker is None:
+            return
+        self._server = self._ticker = None
+        server.close()
+        gone = [each.closed for each in self._shared.sessions]
+        for session in list(self._shared.sessions):
+            session.abort()
+        await asyncio.gather(*gone)
+        await server.wait_closed()
+        ticker.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await ticker
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    # What happens once
+
+    def drop_clients(self, client_id: int | None = None) -> None:
+        """Cut the connection of one client, or of all."""
+        self._on_loop(self._drop, client_id)
+
+    def refuse_connections_for(self, seconds: float) -> None:
+        """Refuse new connections for a while; those that are open stay."""
+        self.faults.refuse_connections = True
+        self._on_loop(self._accept_after, seconds)
+
+    def broadcast(self, code: int, text: str | None = None) -> None:
+        """Send a system code to all clients, and live by it.
+
+        1100 stops all market data until 1101 or 1102; 1101 has lost the streams by then, 1102 has kept them. Other
+        codes (2103, 2104, 10197, ...) are notices and change nothing.
+        """
+        self._on_loop(self._broadcast, check_int("code", code), text)
+
+    def _drop(self, client_id: int | None) -> None:
+        for session in list(self._shared.sessions):
+            if client_id is None or session.client_id == client_id:
+                session.abort()
+
+    def _accept_after(self, seconds: float) -> None:
+        def accept() -> None:
+            self.faults.refuse_connections = False
+
+        asyncio.get_running_loop().call_later(seconds, accept)
+
+    def _broadcast(self, code: int, text: str | None) -> None:
+        if code in (LINK_LOST, LINK_BACK, LINK_BACK_DATA_LOST):
+            self._shared.linked = code != LINK_LOST
+        for session in list(self._shared.sessions):
+            if code == LINK_BACK_DATA_LOST:
+                session.market_data.forget_streams()
+            if session.client_id != NOT_STARTED:
+                session.send(answers.error(session.version, NO_REQUEST, code, text))
+
+    def _push_position(self, position: Position) -> None:
+        for session in list(self._shared.sessions):
+            session.position_changed(position)
+
+    # The loop
+
+    async def _tick(self) -> None:
+        """Let time pass for all clients; the one task of the gateway."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self._shared.settings.tick_interval)
+            for session in list(self._shared.sessions):
+                session.tick(loop.time())
+
+    def _on_loop(self, act: Callable[[Unpack[Args]], None], *args: *Args) -> None:
+        """Act at once when called on the gateway's loop, soon when called from another thread, never when stopped."""
+        if self._loop is None or not self.is_running:
+            return
+        try:
+            here = asyncio.get_running_loop()
+        except RuntimeError:  # a thread without a loop
+            here = None
+        if here is self._loop:
+            act(*args)
+        else:
+            self._loop.call_soon_threadsafe(act, *args)
+
+    def _why_not(self, error: OSError) -> str:
+        if error.errno == errno.EADDRINUSE:
+            return f"port {self.port} on {self.host} is in use; choose another port, or port=0 for a free one"
+        return f"the simulated gateway cannot listen on {self.address}: {error.strerror or error}"

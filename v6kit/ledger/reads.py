@@ -1,0 +1,185 @@
+"""The past of a ledger: as of a version or an instant, what changed between two, every state of one key.
+
+Reads with a handle of its own, so it neither blocks nor disturbs a writer, and needs no more than the table: version
+and updated_at are columns, so the past does not end where Delta's log does.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+
+from v6kit.clock import Clock
+from v6kit.contracts import check_instant
+from v6kit.errors import StorageError, VersionUnavailableError
+from v6kit.ledger.ledger import newest_per_key
+from v6kit.ledger.spec import INSTANT, STAMP
+from v6kit.ledger.store import Store, storage_errors
+
+When = int | datetime | str
+VERSIONS_SCHEMA: Mapping[str, pl.DataType] = {
+    "version": pl.Int64(),
+    "updated_at": INSTANT,
+    "rows": pl.UInt32(),
+    "changes": pl.String(),
+    "updated_by": pl.String(),
+}
+
+
+class Past:
+    """What a ledger held before.
+
+    Args:
+        uri: The ledger's table.
+        key: The columns that name one item.
+        storage_options: For object stores.
+        clock: Tells what is still in the future.
+    """
+
+    def __init__(
+        self,
+        uri: str | os.PathLike[str],
+        key: Sequence[str],
+        *,
+        storage_options: Mapping[str, str] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._store = Store(uri, storage_options)
+        self.key = tuple(key)
+        self._clock = clock or Clock()
+        self._lock = threading.Lock()  # a handle belongs to one thread at a time
+
+    @property
+    def uri(self) -> str:
+        """Where the table is."""
+        return self._store.uri
+
+    def versions(self) -> pl.DataFrame:
+        """Return one row per version that changed something, oldest first; columns as `VERSIONS_SCHEMA`.
+
+        `changes` counts the verbs of a version, e.g. `CLAIM 50` or `FAIL 1, SUCCESS 49`.
+        """
+        rows = self._read(lambda rows: rows.select("version", "updated_at", "change", "updated_by"))
+        verbs = rows.group_by("version", "change").agg(pl.len().alias("count")).sort("version", "change")
+        texts = verbs.group_by("version", maintain_order=True).agg(
+            pl.format("{} {}", "change", "count").str.join(", ").alias("changes")
+        )
+        versions = rows.group_by("version").agg(
+            pl.col("updated_at").max(), pl.len().alias("rows"), pl.col("updated_by").first()
+        )
+        found = versions.join(texts, on="version").sort("version")
+        return found.select(pl.col(name).cast(kind) for name, kind in VERSIONS_SCHEMA.items())
+
+    def as_of(self, when: When) -> pl.DataFrame:
+        """Return what the ledger held then: one row per key, in the order of its last change.
+
+        Args:
+            when: A version, an aware datetime, or ISO text with an offset.
+
+        Raises:
+            VersionUnavailableError: Before the first change, or after the newest version or the present.
+        """
+        condition = self._resolve(when)
+        return newest_per_key(self._read(lambda rows: rows.filter(condition)), self.key)
+
+    def diff(self, old: When, new: When) -> pl.DataFrame:
+        """Return what changed from `old` to `new`: one row per key that differs.
+
+        Columns: `diff` (`+` added, `~` changed, `-` gone), the key, then for each other column `name` (new) and
+        `name_old`. Book-keeping columns other than `change`, `version` and `updated_at` are left out.
+        """
+        before, after = self.as_of(old), self.as_of(new)
+        keep = [name for name in after.columns if name not in ("seq", "updated_by")]
+        both = after.select(keep).join(
+            before.select(keep), on=list(self.key), how="full", suffix="_old", coalesce=True, nulls_equal=True
+        )
+        sign = (
+            pl.when(pl.col("version_old").is_null())
+            .then(pl.lit("+"))
+            .when(pl.col("version").is_null())
+            .then(pl.lit("-"))
+            .when(pl.col("version") != pl.col("version_old"))
+            .then(pl.lit("~"))
+        )
+        pairs = [part for name in keep if name not in self.key for part in (name, f"{name}_old")]
+        changed = both.with_columns(sign.alias("diff")).filter(pl.col("diff").is_not_null())
+        return changed.select("diff", *self.key, *pairs).sort("diff", *self.key)
+
+    def timeline(self, *key: Any) -> pl.DataFrame:  # noqa: ANN401 - a key column may have any type
+        """Return every state of one key, oldest first, with `until` and `lasted`; both null in the newest.
+
+        Args:
+            *key: One value per key column, in their order.
+        """
+        if len(key) != len(self.key):
+            raise ValueError(f"key must be {len(self.key)} value(s) for {', '.join(self.key)}, got {key!r}")
+        names_it = pl.all_horizontal(pl.col(name) == value for name, value in zip(self.key, key, strict=True))
+        states = self._read(lambda rows: rows.filter(names_it)).sort("seq")
+        until = pl.col("updated_at").shift(-1)
+        return states.with_columns(until.alias("until"), (until - pl.col("updated_at")).alias("lasted"))
+
+    def _read(self, narrow: Callable[[pl.LazyFrame], pl.LazyFrame]) -> pl.DataFrame:
+        with self._lock:
+            self._store.refresh()
+            try:
+                return self._collect(narrow)
+            except StorageError:
+                # Upkeep elsewhere may have replaced the files that this handle knew; the newest handle has the same rows.
+                self._store.open()
+                return self._collect(narrow)
+
+    def _collect(self, narrow: Callable[[pl.LazyFrame], pl.LazyFrame]) -> pl.DataFrame:
+        empty = self._store.empty()
+        if missing := [name for name in (*self.key, *STAMP) if name not in empty.columns]:
+            raise ValueError(f"the table at {self.uri} has no column {', '.join(missing)}, so it is no ledger")
+        with storage_errors(self.uri, "reading the past"):
+            return narrow(self._store.scan(self._store.files(), empty)).collect()
+
+    def _resolve(self, when: When) -> pl.Expr:
+        if isinstance(when, bool) or not isinstance(when, int | datetime | str):
+            raise TypeError(f"when must be a version, a datetime or ISO text, got {when!r} ({type(when).__name__})")
+        if isinstance(when, int):
+            return self._resolve_version(when)
+        if isinstance(when, str):
+            try:
+                when = datetime.fromisoformat(when)
+            except ValueError:
+                raise ValueError(f"when must be ISO text such as 2026-11-22T14:32:05+00:00, got {when!r}") from None
+        return self._resolve_instant(check_instant("when", when))
+
+    def _resolve_version(self, version: int) -> pl.Expr:
+        with self._lock:
+            self._store.refresh()
+            newest = self._store.version
+        if not 0 <= version <= newest:
+            raise VersionUnavailableError(
+                f"version {version} of {self.uri} does not exist; there are 0 to {newest}", oldest=0, newest=newest
+            )
+        return pl.col("version") <= version
+
+    def _resolve_instant(self, instant: datetime) -> pl.Expr:
+        span = self._read(
+            lambda rows: rows.select(
+                pl.col("updated_at").min().alias("first"),
+                pl.col("updated_at").max().alias("last"),
+                pl.col("version").min().alias("oldest"),
+                pl.col("version").max().alias("newest"),
+            )
+        ).row(0, named=True)
+        if span["first"] is None or instant < span["first"]:
+            began = "nothing was ever written" if span["first"] is None else f"the first change was at {span['first']}"
+            raise VersionUnavailableError(
+                f"there is no state of {self.uri} at {instant}; {began}", oldest=span["oldest"], newest=span["newest"]
+            )
+        if instant > max(span["last"], self._clock.now()):
+            raise VersionUnavailableError(
+                f"{instant.astimezone(UTC)} is in the future; the newest change of {self.uri} was at {span['last']}",
+                oldest=span["oldest"],
+                newest=span["newest"],
+            )
+        return pl.col("updated_at") <= instant

@@ -1,0 +1,129 @@
+"""What a ledger's table looks like, and what its rows are in memory.
+
+Owns the book-keeping columns and the conversion between rows and frames. Does no I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+import polars as pl
+
+INSTANT = pl.Datetime("us", "UTC")
+NO_INSTANT = datetime(1970, 1, 1, tzinfo=UTC)
+STAMP: Mapping[str, pl.DataType] = {
+    "change": pl.String(),
+    "seq": pl.Int64(),
+    "version": pl.Int64(),
+    "updated_at": INSTANT,
+    "updated_by": pl.String(),
+}
+
+
+class Stamped(Protocol):
+    """A row as a named tuple: the domain's fields, then the five of `STAMP`."""
+
+    change: str
+    seq: int
+    version: int
+    updated_at: datetime
+    updated_by: str
+
+    @property
+    def _fields(self) -> tuple[str, ...]: ...
+    def _replace(self, **kwargs: Any) -> Any: ...  # noqa: ANN401 - named tuples type their own method so
+
+
+RowT = TypeVar("RowT", bound=Stamped)
+ResultT = TypeVar("ResultT")
+Rows = Sequence[RowT] | pl.DataFrame
+
+
+@dataclass(frozen=True, slots=True)
+class TableSpec(Generic[RowT]):
+    """One kind of ledger.
+
+    Attributes:
+        name: The table's name, e.g. `position_queue`; written into the table, so that it is recognised.
+        key: The columns that name one item.
+        columns: Every column and its type, in the table's order, `STAMP` included.
+        row: The named tuple that one row is in memory; its fields are `columns` in the row's own order.
+        version: Of this schema; a table with a lower one is migrated by adding columns.
+        statistics: Columns with min and max in the log, besides the book-keeping ones; few, since each commit pays.
+    """
+
+    name: str
+    key: tuple[str, ...]
+    columns: Mapping[str, pl.DataType]
+    row: Callable[..., RowT]
+    version: int = 1
+    statistics: tuple[str, ...] = ()
+
+    def row_fields(self) -> tuple[str, ...]:
+        """Return the field names of a row, in the row's order."""
+        fields: tuple[str, ...] = self.row._fields  # type: ignore[attr-defined]  # a named tuple's class has them
+        return fields
+
+    def empty(self) -> pl.DataFrame:
+        """Return a frame without rows and with every column."""
+        return pl.DataFrame(schema=dict(self.columns))
+
+    def to_frame(self, rows: Sequence[RowT]) -> pl.DataFrame:
+        """Return rows as a frame in the table's column order."""
+        order = self.row_fields()
+        schema = {name: self.columns[name] for name in order}
+        return pl.DataFrame(rows, schema=schema, orient="row").select(list(self.columns))
+
+    def gather(self, batches: Sequence[Rows[RowT]]) -> pl.DataFrame:
+        """Return several batches as one frame."""
+        frames = [rows if isinstance(rows, pl.DataFrame) else self.to_frame(rows) for rows in batches if len(rows)]
+        return pl.concat(frames) if frames else self.empty()
+
+    def to_rows(self, frame: pl.DataFrame) -> list[RowT]:
+        """Return a frame's rows in memory, in the frame's order."""
+        return [self.row(*values) for values in frame.select(self.row_fields()).iter_rows()]
+
+
+class Moment(NamedTuple):
+    """What a decision may know besides the state: the stamp that its rows will carry.
+
+    Attributes:
+        now: The instant of the change; never before the ledger's newest row.
+        version: The version that the commit will be.
+        seq: The seq of the first row to come.
+        by: Who writes.
+        lookup: Reads the newest row of keys that the state no longer holds; touches storage, so ask only if you must.
+        properties: The table's properties, as of the state.
+    """
+
+    now: datetime
+    version: int
+    seq: int
+    by: str
+    lookup: Callable[[pl.DataFrame], pl.DataFrame]
+    properties: Mapping[str, str]
+
+
+class Decision(NamedTuple, Generic[RowT, ResultT]):
+    """What a change wants: rows to append (none is fine) and what its caller gets once they are durable."""
+
+    rows: Rows[RowT]
+    result: ResultT
+
+
+class State(Protocol[RowT]):
+    """The fold of a ledger's rows: what its decisions look at. Touched under the ledger's lock only."""
+
+    def apply(self, rows: Rows[RowT]) -> Callable[[], None]:
+        """Take stamped rows in, in seq order; return what takes exactly these back."""
+        ...
+
+    def held(self) -> list[Rows[RowT]]:
+        """Return the rows from which `apply` rebuilds this state, in batches that need not be in seq order."""
+        ...
+
+
+StateT = TypeVar("StateT", bound="State[Any]")

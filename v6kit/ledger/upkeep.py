@@ -1,0 +1,82 @@
+"""Upkeep: what keeps a ledger's cost from growing with its age.
+
+Small files are compacted (only young ones), the log gets checkpoints and loses expired entries, files that compaction
+replaced are removed, and a snapshot of the state is written. It runs by itself on a thread and a handle of its own,
+beside any number of other processes. What fails is logged and done at the next turn: a user's call never fails by it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from v6kit.errors import StorageError
+from v6kit.ledger.store import Store
+
+# Measured: 2,400 commits at a flat cost with a turn every 100; a lookup of 100 small files costs about as much as
+# reading one file of 4 MiB, and a file that has grown to this size is never rewritten.
+COMMITS_PER_TURN = 100
+TARGET_BYTES = 4 * 2**20
+SMALL_FILES_DUE = 50
+
+_log = logging.getLogger("v6kit.ledger")
+
+
+def is_due(version: int, last: int) -> bool:
+    """Tell whether enough commits have passed since the last turn."""
+    return version - last >= COMMITS_PER_TURN
+
+
+class Upkeep:
+    """Runs a turn when enough has been committed.
+
+    Args:
+        uri: The table.
+        storage_options: For object stores.
+        write_snapshot: Writes the state beside the table; gets a store that this thread owns.
+    """
+
+    def __init__(self, uri: str, storage_options: Mapping[str, str], write_snapshot: Callable[[Store], None]) -> None:
+        self._uri = uri
+        self._options = storage_options
+        self._write_snapshot = write_snapshot
+        self._last: int | None = None
+        self._busy = threading.Lock()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="v6kit-upkeep")
+
+    def consider(self, version: int) -> None:
+        """Start a turn if one is due and none is running; returns at once."""
+        if self._last is None:
+            self._last = version - version % COMMITS_PER_TURN
+        if is_due(version, self._last) and self._busy.acquire(blocking=False):
+            self._last = version
+            self._thread.submit(self._turn)
+
+    def close(self) -> None:
+        """Wait for a turn that is running."""
+        self._thread.shutdown(wait=True)
+
+    def _turn(self) -> None:
+        try:
+            run(Store(self._uri, self._options), self._write_snapshot)
+        except StorageError as error:
+            _log.warning("upkeep of %s is put off to the next turn: %s", self._uri, error)
+        finally:
+            self._busy.release()
+
+
+def run(store: Store, write_snapshot: Callable[[Store], None] | None = None) -> None:
+    """Do one turn now.
+
+    Raises:
+        StorageError: A step failed; what was done before it stands, and the ledger is whole.
+    """
+    store.open()
+    if store.shape(TARGET_BYTES).small_files >= SMALL_FILES_DUE:
+        store.compact(TARGET_BYTES)
+    if write_snapshot is not None:
+        write_snapshot(store)
+    store.checkpoint()
+    store.vacuum()

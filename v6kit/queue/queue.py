@@ -1,0 +1,389 @@
+"""`PositionQueue`: a durable, prioritised, leased queue of positions to refresh.
+
+Promises: a returned insert is durable; a request has at most one live claim; delivery is at least once; a request ends
+exactly once; what a dead worker held comes back when its lease ends. What a change does is in `decisions`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, TypeVar
+
+import polars as pl
+
+from v6kit.clock import Clock
+from v6kit.contracts import check_instant, check_int, check_text
+from v6kit.errors import StorageError
+from v6kit.ledger import INSTANT, LedgerTable
+from v6kit.queue import decisions
+from v6kit.queue.ids import RequestIds
+from v6kit.queue.requests import (
+    LIVE,
+    MAX_ATTEMPTS,
+    MONITORING_PRIORITY,
+    SPEC,
+    Backoff,
+    Claims,
+    Outcome,
+    QueuedPosition,
+    QueueStats,
+    Settled,
+    Status,
+)
+from v6kit.queue.state import QueueState
+
+PAUSED = "v6kit.paused"
+_WANTED: Mapping[str, pl.DataType] = {
+    "conid": pl.Int64(),
+    "symbol": pl.String(),
+    "priority": pl.Int32(),
+    "account": pl.String(),
+    "max_attempts": pl.Int32(),
+    "available_at": INSTANT,
+}
+_DEFAULTS: Mapping[str, Any] = {"priority": MONITORING_PRIORITY, "account": "", "max_attempts": MAX_ATTEMPTS}
+_T = TypeVar("_T")
+
+
+class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
+    """Positions to refresh, on the Delta table `position_queue`.
+
+    Args:
+        uri: A local path, or any URI that deltalake takes.
+        storage_options: For object stores; never shown.
+        worker_id: Who claims; default `host:pid:session`.
+        clock: Tells the time; default the system's.
+        backoff: How long a retry waits.
+        aging_after: Requests that have waited longer are claimed as if their priority were 1; `None`: never.
+    """
+
+    SPEC = SPEC
+
+    def __init__(
+        self,
+        uri: str | os.PathLike[str],
+        *,
+        storage_options: Mapping[str, str] | None = None,
+        worker_id: str | None = None,
+        clock: Clock | None = None,
+        backoff: Backoff | None = None,
+        aging_after: timedelta | None = None,
+    ) -> None:
+        super().__init__(uri, storage_options=storage_options, clock=clock)
+        self.worker_id = check_text("worker_id", worker_id) if worker_id is not None else self.ledger.actor
+        self.backoff = backoff or Backoff()
+        self.aging_after = aging_after
+        self._ids = RequestIds()
+        self._claims: dict[str, str] = {}  # request_id → claim_id of what this object has claimed
+
+    def _new_state(self) -> QueueState:
+        return QueueState()
+
+    # --- putting in ---------------------------------------------------------------------------------------------
+
+    async def insert(
+        self,
+        conid: int,
+        symbol: str,
+        priority: int = MONITORING_PRIORITY,
+        *,
+        account: str = "",
+        max_attempts: int = MAX_ATTEMPTS,
+        available_at: datetime | None = None,
+    ) -> str:
+        """Queue one position; durable when this returns.
+
+        Args:
+            conid: IB's contract id.
+            symbol: For people to read.
+            priority: 1 before 2 (and 2 before 3, and so on).
+            account: Whose position; empty for the only account.
+            max_attempts: How often it may be claimed before it fails.
+            available_at: Not claimed before; default now.
+
+        Returns:
+            The request's id; the existing one if this (account, conid) is queued and not finished.
+        """
+        item = {
+            "conid": conid, "symbol": symbol, "priority": priority, "account": account,
+            "max_attempts": max_attempts, "available_at": available_at,
+        }  # fmt: skip
+        return (await self.insert_many([item]))[0]
+
+    async def insert_many(self, items: pl.DataFrame | Iterable[Mapping[str, Any]]) -> list[str]:
+        """Queue many positions in one commit, all or none.
+
+        Args:
+            items: A frame, or mappings, with conid and symbol and optionally priority, account, max_attempts and
+                available_at, as in `insert`.
+
+        Returns:
+            One id per item, in order.
+        """
+        wanted = as_wanted(items)
+        if wanted.is_empty():
+            return []
+        return await self._change(partial(decisions.insert, wanted=wanted, ids=self._ids))
+
+    # --- taking out ---------------------------------------------------------------------------------------------
+
+    async def get_batch(
+        self, limit: int = 50, *, priority: int | None = None, lease: timedelta = timedelta(seconds=60)
+    ) -> list[QueuedPosition]:
+        """Claim what is due, in one commit: best priority first, then oldest.
+
+        Requests whose lease has ended are claimed again; those out of attempts become `FAILED` in the same commit.
+
+        Args:
+            limit: At most so many.
+            priority: Only this one.
+            lease: How long the claim holds unless it is extended.
+
+        Returns:
+            The claimed requests, possibly none: while the queue is paused, or when nothing is due (no commit then).
+        """
+        check_int("limit", limit)
+        if priority is not None:
+            check_int("priority", priority)
+        if lease <= timedelta(0):
+            raise ValueError(f"lease must be longer than nothing, got {lease!r}")
+
+        def decide(state: QueueState, moment: decisions.Moment) -> decisions.Verdict:
+            if moment.properties.get(PAUSED):
+                return decisions.Decision([], [])
+            return decisions.claim(
+                state, moment, limit=limit, priority=priority, aging_after=self.aging_after,
+                lease=lease, worker_id=self.worker_id,
+            )  # fmt: skip
+
+        batch = await self._change(decide)
+        self._claims.update((item.request_id, item.claim_id or "") for item in batch)
+        return batch
+
+    # --- settling -----------------------------------------------------------------------------------------------
+
+    async def mark_success(self, items: Claims) -> None:
+        """End claimed requests as done, all or none.
+
+        Raises:
+            StaleClaimError: A claim is no longer current; nothing was changed.
+            RequestNotFoundError: The queue never held it.
+        """
+        await self._settle([Outcome.success(item) for item in as_list(items)], refuse_stale=True)
+
+    async def mark_failed(self, item: QueuedPosition | str, error_message: str) -> None:
+        """End a claimed request for good; raises as `mark_success`."""
+        await self._settle([Outcome.failed(item, error_message)], refuse_stale=True)
+
+    async def mark_retry(
+        self, item: QueuedPosition | str, error_message: str, delay: timedelta | None = None
+    ) -> None:
+        """Give a claimed request another attempt later, or fail it if none is left; raises as `mark_success`.
+
+        Args:
+            item: The claimed request, or its id.
+            error_message: Why this attempt did not succeed.
+            delay: Until the next one; default by `backoff`.
+        """
+        await self._settle([Outcome.retry(item, error_message, delay)], refuse_stale=True)
+
+    async def settle(self, outcomes: Iterable[Outcome]) -> Settled:
+        """End many claims in one commit. Those that are stale are left alone and returned, the others stand."""
+        return await self._settle(list(outcomes), refuse_stale=False)
+
+    async def extend_lease(self, items: Claims, lease: timedelta = timedelta(seconds=60)) -> None:
+        """Let claims last until `lease` from now, all or none; raises as `mark_success`."""
+        if lease <= timedelta(0):
+            raise ValueError(f"lease must be longer than nothing, got {lease!r}")
+        claims = self._fence(items)
+
+        def decide(state: QueueState, moment: decisions.Moment) -> decisions.Verdict:
+            until = moment.now + lease
+            return decisions.change_claimed(
+                state, moment, claims, lambda item: item._replace(lease_until=until, change="EXTEND")
+            )
+
+        if claims:
+            await self._change(decide)
+
+    async def release(self, items: Claims) -> None:
+        """Give claims back untried: pending again at once, the attempt not counted; raises as `mark_success`."""
+        claims = self._fence(items)
+        if claims:
+            await self._change(partial(decisions.change_claimed, claims=claims, change=decisions.released))
+            self._drop(claims)
+
+    # --- steering -----------------------------------------------------------------------------------------------
+
+    async def cancel(self, items: Claims) -> None:
+        """Cancel live requests, claimed or not, all or none.
+
+        Raises:
+            InvalidTransitionError: One has finished.
+            RequestNotFoundError: The queue never held it.
+        """
+        ids = [request_id(item) for item in as_list(items)]
+        await self._change(partial(decisions.cancel, ids=ids))
+
+    async def redrive(self, items: Claims | None = None) -> list[QueuedPosition]:
+        """Queue failed requests again with fresh attempts; default all of the newest 10,000 finished ones.
+
+        Returns:
+            Those that are pending again; one whose contract has a live request by now is left out.
+        """
+        ids = None if items is None else [request_id(item) for item in as_list(items)]
+        return await self._change(partial(decisions.redrive, ids=ids))
+
+    async def prioritise(self, items: Claims, priority: int = 1) -> None:
+        """Give live requests another priority, all or none."""
+        check_int("priority", priority)
+        ids = [request_id(item) for item in as_list(items)]
+        await self._change(partial(decisions.prioritise, ids=ids, priority=priority))
+
+    async def pause(self, reason: str = "paused by the user") -> None:
+        """Let nobody claim, in any process, until `resume`; durable. What is claimed may still be settled."""
+        await asyncio.wrap_future(self.ledger.set_property(PAUSED, check_text("reason", reason)))
+
+    async def resume(self) -> None:
+        """Let claims go on after `pause`."""
+        await asyncio.wrap_future(self.ledger.set_property(PAUSED, ""))
+
+    # --- looking ------------------------------------------------------------------------------------------------
+
+    def stats(self) -> QueueStats:
+        """Return the queue in numbers, as this process knows it; no I/O."""
+        now, paused = self.clock.now(), self.ledger.property(PAUSED)
+        return self.ledger.read(lambda state: state.stats(now, paused))
+
+    def current(self) -> pl.DataFrame:
+        """Return the queue as this process knows it; no I/O.
+
+        One row per request, columns as the table's, by priority and age: all live ones, and the newest 10,000 that
+        have finished. Older ones are read with `TableHistory`.
+        """
+        frame = SPEC.gather(self.ledger.read(lambda state: state.held()))
+        order = pl.col("status").is_in(sorted(LIVE)).not_()
+        return frame.sort(order, "priority", "created_at", "request_id")
+
+    def held_claims(self) -> tuple[str, ...]:
+        """Return the ids of what this object has claimed and not yet ended."""
+        return tuple(self._claims)
+
+    def __repr__(self) -> str:
+        try:
+            counts = self.stats().by_status
+        except StorageError:
+            return super().__repr__()
+        return f"PositionQueue({self.uri!r}: {', '.join(f'{count} {name}' for name, count in counts.items() if count)})"
+
+    # --- claims -------------------------------------------------------------------------------------------------
+
+    async def _settle(self, outcomes: Sequence[Outcome], *, refuse_stale: bool) -> Settled:
+        fenced = [(outcome, *self._claim_of(outcome.item)) for outcome in outcomes]
+        if not fenced:
+            return Settled([], [])
+        settled = await self._change(
+            partial(decisions.settle, outcomes=fenced, backoff=self.backoff, refuse_stale=refuse_stale)
+        )
+        self._drop([*settled.settled, *settled.stale])
+        return settled
+
+    def _fence(self, items: Claims) -> dict[str, str | None]:
+        return dict(map(self._claim_of, as_list(items)))
+
+    def _claim_of(self, item: QueuedPosition | str) -> tuple[str, str | None]:
+        if isinstance(item, QueuedPosition):
+            return item.request_id, item.claim_id
+        return request_id(item), self._claims.get(item)
+
+    def _drop(self, ids: Iterable[str]) -> None:
+        for known in ids:
+            self._claims.pop(known, None)
+
+
+def request_id(item: QueuedPosition | str) -> str:
+    """Return the id of a request that is given as itself or by its id."""
+    if isinstance(item, QueuedPosition):
+        return item.request_id
+    return check_text("request_id", item)
+
+
+def as_list(items: Claims) -> list[QueuedPosition | str]:
+    """Return one or many requests as a list."""
+    if isinstance(items, QueuedPosition | str):
+        return [items]
+    if not isinstance(items, Iterable):
+        raise TypeError(f"items must be a request, its id, or several of them, got {items!r}")
+    return list(items)
+
+
+def as_wanted(items: pl.DataFrame | Iterable[Mapping[str, Any]]) -> pl.DataFrame:
+    """Check what is to be queued and return it with every column of `_WANTED`.
+
+    Raises:
+        TypeError, ValueError: Naming the column, the value and the row.
+    """
+    if isinstance(items, pl.DataFrame):
+        columns, rows = items.columns, None
+    else:
+        rows = [_as_mapping(index, item) for index, item in enumerate(items)]
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+    if unknown := [name for name in columns if name not in _WANTED]:
+        raise ValueError(f"items have no column {unknown[0]!r}; known are {', '.join(_WANTED)}")
+    if rows is not None:
+        return pl.DataFrame([_checked(index, row) for index, row in enumerate(rows)], schema=dict(_WANTED))
+    for name in ("conid", "symbol"):
+        if name not in columns:
+            raise ValueError(f"items need the column {name!r}, got {', '.join(columns) or 'none'}")
+    frame = items.with_columns(
+        pl.lit(_DEFAULTS.get(name), kind).alias(name) for name, kind in _WANTED.items() if name not in columns
+    )
+    try:
+        cast = frame.select(pl.col(name).cast(kind) for name, kind in _WANTED.items())
+    except pl.exceptions.PolarsError:
+        cast = None
+    if cast is None or not _plausible(frame, cast):
+        # Something is wrong somewhere: the check of one row says what.
+        return pl.DataFrame(
+            [_checked(index, row) for index, row in enumerate(frame.iter_rows(named=True))], schema=dict(_WANTED)
+        )
+    return cast
+
+
+def _plausible(given: pl.DataFrame, cast: pl.DataFrame) -> bool:
+    whole = all(given.schema[name].is_integer() for name in ("conid", "priority", "max_attempts"))
+    return whole and bool(
+        cast.select(
+            pl.all_horizontal(pl.col("conid", "priority", "max_attempts").ge(1).fill_null(value=False).all())
+            & pl.col("symbol").str.strip_chars().eq(pl.col("symbol")).fill_null(value=False).all()
+            & pl.col("symbol").ne("").all()
+            & pl.col("account").is_not_null().all()
+        ).item()
+    )
+
+
+def _as_mapping(index: int, item: object) -> Mapping[str, Any]:
+    if not isinstance(item, Mapping):
+        raise TypeError(f"item {index} must be a mapping with conid and symbol, got {item!r}")
+    return item
+
+
+def _checked(index: int, row: Mapping[str, Any]) -> dict[str, Any]:
+    merged = {**dict.fromkeys(_WANTED), **_DEFAULTS, **row}
+    try:
+        return {
+            "conid": check_int("conid", merged["conid"]),
+            "symbol": check_text("symbol", merged["symbol"]),
+            "priority": check_int("priority", merged["priority"]),
+            "account": check_text("account", merged["account"], empty_allowed=True),
+            "max_attempts": check_int("max_attempts", merged["max_attempts"]),
+            "available_at": None
+            if merged["available_at"] is None
+            else check_instant("available_at", merged["available_at"]),
+        }
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"item {index}: {error}") from None

@@ -1,0 +1,204 @@
+"""What a request is: its row, its status, and how it may end.
+
+Every request goes ::
+
+    PENDING ──claim──▶ PROCESSING ──▶ SUCCESS
+       ▲                  │  │  └───▶ FAILED ──redrive──▶ PENDING
+       └──retry, release──┘  └─────▶ CANCELLED  (also straight from PENDING)
+
+`PROCESSING` holds a lease. When it ends, the request may be claimed again, by anybody, with a fresh claim_id.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import NamedTuple, Self
+
+import polars as pl
+
+from v6kit.contracts import check_text
+from v6kit.ledger import INSTANT, NO_INSTANT, STAMP, TableSpec
+
+
+class Status(StrEnum):
+    """Where a request stands."""
+
+    PENDING = "PENDING"
+    PROCESSING = "PROCESSING"
+    SUCCESS = "SUCCESS"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+LIVE = frozenset({Status.PENDING, Status.PROCESSING})
+ACTIVE_PRIORITY = 1
+MONITORING_PRIORITY = 2
+MAX_ATTEMPTS = 5
+
+
+class QueuedPosition(NamedTuple):
+    """One request as it stands.
+
+    Attributes:
+        request_id: A UUID; sorts by age.
+        priority: 1 before 2; within one, oldest first.
+        created_at: When it was inserted.
+        error_message: Why the last attempt did not succeed.
+        attempt: How often it was claimed since it was inserted or redriven.
+        available_at: Not claimed before.
+        claim_id: Names the current claim, or the one that ended it; a change needs it.
+        worker_id: Who holds or held the claim.
+        lease_until: When the claim ends by itself.
+    """
+
+    request_id: str
+    conid: int
+    symbol: str
+    priority: int
+    status: str
+    created_at: datetime
+    error_message: str | None
+    account: str
+    attempt: int
+    max_attempts: int
+    available_at: datetime
+    claim_id: str | None
+    worker_id: str | None
+    lease_until: datetime | None
+    change: str
+    seq: int = 0
+    version: int = 0
+    updated_at: datetime = NO_INSTANT
+    updated_by: str = ""
+
+    def is_due(self, now: datetime) -> bool:
+        """Tell whether it may be claimed: pending and available, or its lease has ended."""
+        if self.status == Status.PENDING:
+            return self.available_at <= now
+        return self.status == Status.PROCESSING and self.lease_until is not None and self.lease_until <= now
+
+
+SPEC: TableSpec[QueuedPosition] = TableSpec(
+    name="position_queue",
+    key=("request_id",),
+    columns={
+        "request_id": pl.String(),
+        "conid": pl.Int64(),
+        "symbol": pl.String(),
+        "priority": pl.Int32(),
+        "status": pl.String(),
+        "created_at": INSTANT,
+        "updated_at": INSTANT,
+        "error_message": pl.String(),
+        "account": pl.String(),
+        "attempt": pl.Int32(),
+        "max_attempts": pl.Int32(),
+        "available_at": INSTANT,
+        "claim_id": pl.String(),
+        "worker_id": pl.String(),
+        "lease_until": INSTANT,
+        **{name: kind for name, kind in STAMP.items() if name != "updated_at"},
+    },
+    row=QueuedPosition,
+    statistics=("request_id",),
+)
+
+Claims = QueuedPosition | str | Iterable[QueuedPosition | str]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one claimed request ended; made by `success`, `failed` or `retry`.
+
+    Attributes:
+        item: The claimed request, or its id if this queue object claimed it.
+        status: `SUCCESS`, `FAILED`, or `PENDING` for another attempt.
+        error_message: Why not; needed unless it succeeded.
+        delay: Until the next attempt; `None` for exponential backoff.
+    """
+
+    item: QueuedPosition | str
+    status: Status
+    error_message: str | None = None
+    delay: timedelta | None = None
+
+    @classmethod
+    def success(cls, item: QueuedPosition | str) -> Self:
+        """It worked."""
+        return cls(item, Status.SUCCESS)
+
+    @classmethod
+    def failed(cls, item: QueuedPosition | str, error_message: str) -> Self:
+        """It cannot work; no further attempt."""
+        return cls(item, Status.FAILED, check_text("error_message", error_message))
+
+    @classmethod
+    def retry(cls, item: QueuedPosition | str, error_message: str, delay: timedelta | None = None) -> Self:
+        """It may work later; fails for good when the attempts are used up."""
+        if delay is not None and delay < timedelta(0):
+            raise ValueError(f"delay must not be negative, got {delay!r}")
+        return cls(item, Status.PENDING, check_text("error_message", error_message), delay)
+
+
+class Settled(NamedTuple):
+    """What `settle` did.
+
+    Attributes:
+        settled: Ids that now stand as asked, those that already did included.
+        stale: Ids whose claim was no longer current; nothing of theirs was changed.
+    """
+
+    settled: list[str]
+    stale: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How long to wait before the next attempt: `base` × 2^(attempt − 1), at most `cap`, spread by ± `jitter`.
+
+    Attributes:
+        base: After the first attempt.
+        cap: The longest wait.
+        jitter: Share of the wait by which it is spread, so that failures of one moment do not return in one.
+    """
+
+    base: timedelta = timedelta(seconds=5)
+    cap: timedelta = timedelta(minutes=5)
+    jitter: float = 0.2
+
+    def delay(self, attempt: int) -> timedelta:
+        """Return the wait after this attempt, counted from 1."""
+        wait = min(self.base * 2 ** min(attempt - 1, 32), self.cap)
+        return wait * random.uniform(1 - self.jitter, 1 + self.jitter)  # noqa: S311 - spreads load, guards nothing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueStats:
+    """The queue in numbers; finished requests count while they are held in memory (the newest 10,000).
+
+    Attributes:
+        by_status: How many requests stand where.
+        by_priority: How many live requests have which priority.
+        oldest_pending: How long the oldest pending request has waited, or `None`.
+        expired_leases: Requests whose worker let the lease end; the next claim takes them.
+        retries: Attempts beyond the first, over all requests held.
+        finished_last_minute: Requests that ended within the last 60 s.
+        paused: Why the queue is paused, or an empty string.
+    """
+
+    by_status: dict[str, int]
+    by_priority: dict[int, int]
+    oldest_pending: timedelta | None
+    expired_leases: int
+    retries: int
+    finished_last_minute: int
+    paused: str
+
+    @property
+    def live(self) -> int:
+        """Requests that are pending or processing."""
+        return self.by_status[Status.PENDING] + self.by_status[Status.PROCESSING]
