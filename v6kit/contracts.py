@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
+import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from enum import StrEnum
@@ -103,13 +104,17 @@ def check_expiry(value: str | date) -> str:
     if isinstance(value, date):
         return value.strftime("%Y%m%d")
     text = check_text("expiry", value)
+    if not re.fullmatch("[0-9]{8}", text) or not _is_date(text):
+        raise ValueError(f"expiry must be a real date written YYYYMMDD, got {value!r}")
+    return text
+
+
+def _is_date(text: str) -> bool:
     try:
-        if len(text) != len("YYYYMMDD") or not text.isascii() or not text.isdigit():
-            raise ValueError(text)
         datetime.strptime(text, "%Y%m%d").replace(tzinfo=UTC)
     except ValueError:
-        raise ValueError(f"expiry must be a real date written YYYYMMDD, got {value!r}") from None
-    return text
+        return False
+    return True
 
 
 def check_sec_type(value: str) -> str:

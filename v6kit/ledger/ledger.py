@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Generic
 
 import polars as pl
@@ -28,7 +28,7 @@ from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_d
 from v6kit.clock import Clock
 from v6kit.errors import ContentionError, StorageError
 from v6kit.ledger import snapshot
-from v6kit.ledger.spec import NO_INSTANT, Decision, Moment, ResultT, Rows, RowT, State, StateT, TableSpec
+from v6kit.ledger.spec import NO_INSTANT, Decision, Moment, ResultT, Rows, RowT, StateT, TableSpec
 from v6kit.ledger.store import CommitRefusedError, Store, storage_errors
 from v6kit.ledger.upkeep import Upkeep
 
@@ -279,8 +279,7 @@ class Ledger(Generic[RowT, StateT]):
                 pl.lit(moment.now, self.spec.columns["updated_at"]).alias("updated_at"),
                 pl.lit(self.actor, pl.String).alias("updated_by"),
             ).select(list(self.spec.columns))
-        stamp = {"version": moment.version, "updated_at": moment.now, "updated_by": self.actor}
-        return [row._replace(seq=number, **stamp) for number, row in enumerate(rows, seq)]
+        return self.spec.stamp(rows, seq, moment.version, moment.now, self.actor)
 
     def _commit(self, plan: _Plan) -> None:
         commit_id = secrets.token_hex(8)
@@ -330,17 +329,24 @@ class Ledger(Generic[RowT, StateT]):
             assert state is not None  # noqa: S101 - for the type checker: _ensure_open came before
             for rows in batches:
                 state.apply(rows)
-            newest = batches[-1]
             self._seq = seq
-            self._updated_at = newest["updated_at"][-1] if isinstance(newest, pl.DataFrame) else newest[-1].updated_at
+            self._updated_at = self._newest_instant(batches[-1])
         for rows in batches:
             self._tell(rows)
+
+    def _newest_instant(self, rows: Rows[RowT]) -> datetime:
+        instant: datetime = (
+            rows["updated_at"][-1]
+            if isinstance(rows, pl.DataFrame)
+            else rows[-1][self.spec.row_fields().index("updated_at")]
+        )
+        return instant
 
     def _tell(self, rows: Rows[RowT]) -> None:
         for listener in self._listeners:
             try:
                 listener(rows)
-            except Exception:  # a listener's mistake must not undo or hide a commit that is durable
+            except Exception:  # noqa: BLE001 - a listener's mistake must not undo or hide a commit that is durable
                 _log.exception("a listener of %s failed; the commit stands", self.spec.name)
 
     def _lookup(self, keys: pl.DataFrame) -> pl.DataFrame:
@@ -362,4 +368,3 @@ class Ledger(Generic[RowT, StateT]):
 def newest_per_key(rows: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
     """Return the row with the highest seq of each key, in seq order."""
     return rows.sort("seq").unique(subset=list(key), keep="last", maintain_order=True).sort("seq")
-

@@ -129,7 +129,7 @@ class Past:
             try:
                 return self._collect(narrow)
             except StorageError:
-                # Upkeep elsewhere may have replaced the files that this handle knew; the newest handle has the same rows.
+                # Upkeep elsewhere may have replaced the files that this handle knew; a new one has the same rows.
                 self._store.open()
                 return self._collect(narrow)
 

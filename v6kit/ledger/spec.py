@@ -23,21 +23,7 @@ STAMP: Mapping[str, pl.DataType] = {
 }
 
 
-class Stamped(Protocol):
-    """A row as a named tuple: the domain's fields, then the five of `STAMP`."""
-
-    change: str
-    seq: int
-    version: int
-    updated_at: datetime
-    updated_by: str
-
-    @property
-    def _fields(self) -> tuple[str, ...]: ...
-    def _replace(self, **kwargs: Any) -> Any: ...  # noqa: ANN401 - named tuples type their own method so
-
-
-RowT = TypeVar("RowT", bound=Stamped)
+RowT = TypeVar("RowT", bound=tuple[Any, ...])  # a named tuple: the domain's fields, then those of STAMP
 ResultT = TypeVar("ResultT")
 Rows = Sequence[RowT] | pl.DataFrame
 
@@ -66,6 +52,11 @@ class TableSpec(Generic[RowT]):
         """Return the field names of a row, in the row's order."""
         fields: tuple[str, ...] = self.row._fields  # type: ignore[attr-defined]  # a named tuple's class has them
         return fields
+
+    def stamp(self, rows: Sequence[RowT], seq: int, version: int, at: datetime, by: str) -> list[RowT]:
+        """Return the rows with their book-keeping fields set, numbered from `seq`."""
+        domain = len(self.row_fields()) - len(STAMP) + 1  # `change` is the domain's to say
+        return [self.row(*row[:domain], number, version, at, by) for number, row in enumerate(rows, seq)]
 
     def empty(self) -> pl.DataFrame:
         """Return a frame without rows and with every column."""

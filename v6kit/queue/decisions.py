@@ -15,40 +15,92 @@ import polars as pl
 from v6kit.errors import InvalidTransitionError, RequestNotFoundError, StaleClaimError
 from v6kit.ledger import Decision, Moment
 from v6kit.queue.ids import RequestIds
-from v6kit.queue.requests import LIVE, SPEC, Backoff, Outcome, QueuedPosition, Settled, Status
+from v6kit.queue.requests import LIVE, SPEC, Backoff, Outcome, QueuedPosition, Settled, Status, Wanted
 from v6kit.queue.state import QueueState
 
 Verdict = Decision[QueuedPosition, list[QueuedPosition]]
 
 
 def insert(
-    state: QueueState, moment: Moment, wanted: pl.DataFrame, ids: RequestIds
+    state: QueueState, moment: Moment, wanted: Sequence[Wanted] | pl.DataFrame, ids: RequestIds
 ) -> Decision[QueuedPosition, list[str]]:
     """Queue what has no live request yet; take over a better priority where it has.
 
     Args:
-        wanted: Columns account, conid, symbol, priority, max_attempts, available_at (null: now); checked before.
+        state: The queue.
+        moment: The commit to come.
+        wanted: Checked before; many as a frame with the fields of `Wanted` as columns, few as rows.
         ids: Makes the new ids.
 
     Returns:
-        One id per row of `wanted`, in its order; equal (account, conid) get equal ids.
+        One id per item, in order; equal (account, conid) get equal ids.
     """
+    if isinstance(wanted, pl.DataFrame):
+        return _insert_many(state, moment, wanted, ids)
+    changed: dict[tuple[str, int], QueuedPosition] = {}
+    result = []
+    for item in wanted:
+        key = item.account, item.conid
+        row = changed.get(key) or state.live(*key)
+        if row is None:
+            row = changed[key] = _new_request(item, ids.take(1, moment.now)[0], moment)
+        elif item.priority < row.priority:
+            change = "PRIORITISE" if row.seq else row.change  # inserted by this very call: still an insert
+            row = changed[key] = row._replace(priority=item.priority, change=change)
+        result.append(row.request_id)
+    return Decision(list(changed.values()), result)
+
+
+def _new_request(item: Wanted, request_id: str, moment: Moment) -> QueuedPosition:
+    return QueuedPosition(
+        request_id=request_id,
+        conid=item.conid,
+        symbol=item.symbol,
+        priority=item.priority,
+        status=Status.PENDING.value,
+        created_at=moment.now,
+        error_message=None,
+        account=item.account,
+        attempt=0,
+        max_attempts=item.max_attempts,
+        available_at=item.available_at or moment.now,
+        claim_id=None,
+        worker_id=None,
+        lease_until=None,
+        change="INSERT",
+    )
+
+
+def _insert_many(
+    state: QueueState, moment: Moment, wanted: pl.DataFrame, ids: RequestIds
+) -> Decision[QueuedPosition, list[str]]:
     once, rank = _without_duplicates(wanted)
-    existing: list[str | None] = [None] * once.height
+    existing = _existing(state, once)
+    promoted: list[QueuedPosition] = []
+    if existing is None:
+        new, fresh = once, ids.take(once.height, moment.now)
+        found = fresh
+    else:
+        known = pl.Series(existing, dtype=pl.String).is_not_null()
+        new, again = once.filter(~known), once.filter(known)
+        fresh = ids.take(new.height, moment.now)
+        following = iter(fresh)
+        found = [request_id or next(following) for request_id in existing]
+        promoted = _promotions(state, again, [request_id for request_id in existing if request_id])
+    rows = _new_requests(new, fresh, moment)
+    if promoted:
+        rows = pl.concat([rows, SPEC.to_frame(promoted).select(rows.columns)])
+    return Decision(rows, found if rank is None else [found[index] for index in rank])
+
+
+def _existing(state: QueueState, once: pl.DataFrame) -> list[str | None] | None:
+    """Return the live request of each row, or `None` if none of them has one."""
+    found: list[str | None] = [None] * once.height
     for (account,), part in once.with_row_index("row").group_by("account"):
-        for row, request_id in zip(part["row"], state.live_ids(str(account), part["conid"]), strict=True):
-            existing[row] = request_id
-    known = pl.Series(existing, dtype=pl.String)
-    new = once.filter(known.is_null())
-    fresh = ids.take(new.height, moment.now)
-    inserted = _new_requests(new, fresh, moment)
-    promoted = _promotions(state, once.filter(known.is_not_null()), [request_id for request_id in existing if request_id])
-    following = iter(fresh)
-    found = [request_id or next(following) for request_id in existing]
-    result = found if rank is None else [found[index] for index in rank]
-    if not promoted:
-        return Decision(inserted, result)
-    return Decision(pl.concat([inserted, SPEC.to_frame(promoted).select(inserted.columns)]), result)
+        live = state.live_ids(str(account), part["conid"].to_list())
+        for row, request_id in zip(part["row"].to_list(), live or (), strict=False):
+            found[row] = request_id
+    return found if any(found) else None
 
 
 def _without_duplicates(wanted: pl.DataFrame) -> tuple[pl.DataFrame, list[int] | None]:
@@ -148,6 +200,8 @@ def settle(
     """End claims.
 
     Args:
+        state: The queue.
+        moment: The commit to come.
         outcomes: Each outcome with its request_id and the claim_id to fence it by.
         backoff: How long a retry waits that names no delay of its own.
         refuse_stale: Raise at the first claim that is not current, so that nothing at all changes.
@@ -256,7 +310,7 @@ def redrive(state: QueueState, moment: Moment, ids: Sequence[str] | None) -> Ver
             raise InvalidTransitionError(
                 f"request {item.request_id} ({item.symbol}) is {item.status}; only FAILED ones are redriven"
             )
-        if state.live_ids(item.account, [item.conid]) == [None]:
+        if state.live(item.account, item.conid) is None:
             rows[item.account, item.conid] = item._replace(
                 status=Status.PENDING.value, attempt=0, available_at=moment.now, claim_id=None, change="REDRIVE"
             )

@@ -7,10 +7,8 @@ Source: RFC 9562, section 5.7; the counter is its "fixed bit-length dedicated co
 
 from __future__ import annotations
 
-import itertools
 import secrets
 from array import array
-from collections.abc import Iterator
 from datetime import datetime
 
 _UUID_CHARS = 36
@@ -26,7 +24,7 @@ class RequestIds:
     """Makes ids that increase within one process."""
 
     def __init__(self) -> None:
-        self._counter: Iterator[int] = itertools.count()
+        self._next = 0
 
     def take(self, count: int, now: datetime) -> list[str]:
         """Return `count` new ids, in increasing order.
@@ -35,7 +33,10 @@ class RequestIds:
         """
         text = bytearray(b"00000000-0000-7000-8000-000000000000" * count)
         milliseconds = f"{int(now.timestamp() * 1000):012x}".encode()
-        numbers = array("I", (next(self._counter) % 2**_COUNTER_BITS for _ in range(count)))
+        if self._next + count > 2**_COUNTER_BITS:
+            self._next = 0
+        numbers = array("I", range(self._next, self._next + count))
+        self._next += count
         numbers.byteswap()  # big-endian, so that the text sorts as the number does
         for source, places in (
             (milliseconds * count, _TIME),
@@ -46,3 +47,9 @@ class RequestIds:
                 text[place::_UUID_CHARS] = source[index :: len(places)]
         joined = text.decode("ascii")
         return [joined[start : start + _UUID_CHARS] for start in range(0, len(joined), _UUID_CHARS)]
+
+
+def lowest_id(instant: datetime) -> str:
+    """Return what no id that was made at or after `instant` sorts before."""
+    milliseconds = f"{int(instant.timestamp() * 1000):012x}"
+    return f"{milliseconds[:8]}-{milliseconds[8:]}"

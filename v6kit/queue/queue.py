@@ -11,14 +11,14 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import polars as pl
 
 from v6kit.clock import Clock
 from v6kit.contracts import check_instant, check_int, check_text
 from v6kit.errors import StorageError
-from v6kit.ledger import INSTANT, LedgerTable
+from v6kit.ledger import Decision, LedgerTable, Moment
 from v6kit.queue import decisions
 from v6kit.queue.ids import RequestIds
 from v6kit.queue.requests import (
@@ -26,27 +26,19 @@ from v6kit.queue.requests import (
     MAX_ATTEMPTS,
     MONITORING_PRIORITY,
     SPEC,
+    WANTED_COLUMNS,
     Backoff,
     Claims,
     Outcome,
     QueuedPosition,
     QueueStats,
     Settled,
-    Status,
+    Wanted,
 )
 from v6kit.queue.state import QueueState
 
 PAUSED = "v6kit.paused"
-_WANTED: Mapping[str, pl.DataType] = {
-    "conid": pl.Int64(),
-    "symbol": pl.String(),
-    "priority": pl.Int32(),
-    "account": pl.String(),
-    "max_attempts": pl.Int32(),
-    "available_at": INSTANT,
-}
-_DEFAULTS: Mapping[str, Any] = {"priority": MONITORING_PRIORITY, "account": "", "max_attempts": MAX_ATTEMPTS}
-_T = TypeVar("_T")
+_MANY = 1_000  # from here on a frame is faster than rows
 
 
 class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
@@ -108,11 +100,8 @@ class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
         Returns:
             The request's id; the existing one if this (account, conid) is queued and not finished.
         """
-        item = {
-            "conid": conid, "symbol": symbol, "priority": priority, "account": account,
-            "max_attempts": max_attempts, "available_at": available_at,
-        }  # fmt: skip
-        return (await self.insert_many([item]))[0]
+        item = Wanted(conid, symbol, priority, account, max_attempts, available_at)
+        return (await self.insert_many([item._asdict()]))[0]
 
     async def insert_many(self, items: pl.DataFrame | Iterable[Mapping[str, Any]]) -> list[str]:
         """Queue many positions in one commit, all or none.
@@ -125,7 +114,7 @@ class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
             One id per item, in order.
         """
         wanted = as_wanted(items)
-        if wanted.is_empty():
+        if not len(wanted):
             return []
         return await self._change(partial(decisions.insert, wanted=wanted, ids=self._ids))
 
@@ -152,9 +141,9 @@ class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
         if lease <= timedelta(0):
             raise ValueError(f"lease must be longer than nothing, got {lease!r}")
 
-        def decide(state: QueueState, moment: decisions.Moment) -> decisions.Verdict:
+        def decide(state: QueueState, moment: Moment) -> decisions.Verdict:
             if moment.properties.get(PAUSED):
-                return decisions.Decision([], [])
+                return Decision([], [])
             return decisions.claim(
                 state, moment, limit=limit, priority=priority, aging_after=self.aging_after,
                 lease=lease, worker_id=self.worker_id,
@@ -179,9 +168,7 @@ class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
         """End a claimed request for good; raises as `mark_success`."""
         await self._settle([Outcome.failed(item, error_message)], refuse_stale=True)
 
-    async def mark_retry(
-        self, item: QueuedPosition | str, error_message: str, delay: timedelta | None = None
-    ) -> None:
+    async def mark_retry(self, item: QueuedPosition | str, error_message: str, delay: timedelta | None = None) -> None:
         """Give a claimed request another attempt later, or fail it if none is left; raises as `mark_success`.
 
         Args:
@@ -201,7 +188,7 @@ class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
             raise ValueError(f"lease must be longer than nothing, got {lease!r}")
         claims = self._fence(items)
 
-        def decide(state: QueueState, moment: decisions.Moment) -> decisions.Verdict:
+        def decide(state: QueueState, moment: Moment) -> decisions.Verdict:
             until = moment.now + lease
             return decisions.change_claimed(
                 state, moment, claims, lambda item: item._replace(lease_until=until, change="EXTEND")
@@ -321,37 +308,38 @@ def as_list(items: Claims) -> list[QueuedPosition | str]:
     return list(items)
 
 
-def as_wanted(items: pl.DataFrame | Iterable[Mapping[str, Any]]) -> pl.DataFrame:
-    """Check what is to be queued and return it with every column of `_WANTED`.
+def as_wanted(items: pl.DataFrame | Iterable[Mapping[str, Any]]) -> Sequence[Wanted] | pl.DataFrame:
+    """Check what is to be queued; many come back as a frame, few as rows.
 
     Raises:
-        TypeError, ValueError: Naming the column, the value and the row.
+        TypeError, ValueError: Naming the column, the value and the item.
     """
-    if isinstance(items, pl.DataFrame):
-        columns, rows = items.columns, None
-    else:
-        rows = [_as_mapping(index, item) for index, item in enumerate(items)]
-        columns = list(dict.fromkeys(name for row in rows for name in row))
-    if unknown := [name for name in columns if name not in _WANTED]:
-        raise ValueError(f"items have no column {unknown[0]!r}; known are {', '.join(_WANTED)}")
-    if rows is not None:
-        return pl.DataFrame([_checked(index, row) for index, row in enumerate(rows)], schema=dict(_WANTED))
-    for name in ("conid", "symbol"):
-        if name not in columns:
-            raise ValueError(f"items need the column {name!r}, got {', '.join(columns) or 'none'}")
+    if not isinstance(items, pl.DataFrame):
+        rows = [_checked(index, item) for index, item in enumerate(items)]
+        return rows if len(rows) < _MANY else pl.DataFrame(rows, schema=WANTED_COLUMNS, orient="row")
+    _check_names(items.columns, "items")
+    defaults = Wanted._field_defaults
     frame = items.with_columns(
-        pl.lit(_DEFAULTS.get(name), kind).alias(name) for name, kind in _WANTED.items() if name not in columns
+        pl.lit(defaults[name], kind).alias(name) for name, kind in WANTED_COLUMNS.items() if name not in items.columns
     )
     try:
-        cast = frame.select(pl.col(name).cast(kind) for name, kind in _WANTED.items())
+        cast = frame.select(pl.col(name).cast(kind) for name, kind in WANTED_COLUMNS.items())
     except pl.exceptions.PolarsError:
-        cast = None
-    if cast is None or not _plausible(frame, cast):
-        # Something is wrong somewhere: the check of one row says what.
-        return pl.DataFrame(
-            [_checked(index, row) for index, row in enumerate(frame.iter_rows(named=True))], schema=dict(_WANTED)
-        )
-    return cast
+        cast = frame.clear()
+    if items.height >= _MANY and cast.height and _plausible(frame, cast):
+        return cast
+    # Few, or something is wrong somewhere: the check of one row says what.
+    rows = [_checked(index, row) for index, row in enumerate(frame.iter_rows(named=True))]
+    return rows if len(rows) < _MANY else pl.DataFrame(rows, schema=WANTED_COLUMNS, orient="row")
+
+
+def _check_names(names: Iterable[str], what: str) -> None:
+    names = list(names)
+    if unknown := [name for name in names if name not in Wanted._fields]:
+        raise ValueError(f"{what}: unknown column {unknown[0]!r}; known are {', '.join(Wanted._fields)}")
+    for name in ("conid", "symbol"):
+        if name not in names:
+            raise ValueError(f"{what}: {name!r} is missing, got {', '.join(map(repr, names)) or 'nothing'}")
 
 
 def _plausible(given: pl.DataFrame, cast: pl.DataFrame) -> bool:
@@ -366,24 +354,19 @@ def _plausible(given: pl.DataFrame, cast: pl.DataFrame) -> bool:
     )
 
 
-def _as_mapping(index: int, item: object) -> Mapping[str, Any]:
+def _checked(index: int, item: Mapping[str, Any]) -> Wanted:
     if not isinstance(item, Mapping):
         raise TypeError(f"item {index} must be a mapping with conid and symbol, got {item!r}")
-    return item
-
-
-def _checked(index: int, row: Mapping[str, Any]) -> dict[str, Any]:
-    merged = {**dict.fromkeys(_WANTED), **_DEFAULTS, **row}
+    _check_names(item, f"item {index}")
+    given = Wanted(**item)
     try:
-        return {
-            "conid": check_int("conid", merged["conid"]),
-            "symbol": check_text("symbol", merged["symbol"]),
-            "priority": check_int("priority", merged["priority"]),
-            "account": check_text("account", merged["account"], empty_allowed=True),
-            "max_attempts": check_int("max_attempts", merged["max_attempts"]),
-            "available_at": None
-            if merged["available_at"] is None
-            else check_instant("available_at", merged["available_at"]),
-        }
+        return Wanted(
+            conid=check_int("conid", given.conid),
+            symbol=check_text("symbol", given.symbol),
+            priority=check_int("priority", given.priority),
+            account=check_text("account", given.account, empty_allowed=True),
+            max_attempts=check_int("max_attempts", given.max_attempts),
+            available_at=None if given.available_at is None else check_instant("available_at", given.available_at),
+        )
     except (TypeError, ValueError) as error:
         raise type(error)(f"item {index}: {error}") from None

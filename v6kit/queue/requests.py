@@ -107,6 +107,23 @@ SPEC: TableSpec[QueuedPosition] = TableSpec(
     statistics=("request_id",),
 )
 
+
+class Wanted(NamedTuple):
+    """One position that is to be queued; a bulk insert is a frame with these columns.
+
+    Attributes:
+        available_at: Not claimed before; `None` means now.
+    """
+
+    conid: int
+    symbol: str
+    priority: int = MONITORING_PRIORITY
+    account: str = ""
+    max_attempts: int = MAX_ATTEMPTS
+    available_at: datetime | None = None
+
+
+WANTED_COLUMNS = {name: SPEC.columns[name] for name in Wanted._fields}
 Claims = QueuedPosition | str | Iterable[QueuedPosition | str]
 
 
@@ -172,8 +189,9 @@ class Backoff:
 
     def delay(self, attempt: int) -> timedelta:
         """Return the wait after this attempt, counted from 1."""
-        wait = min(self.base * 2 ** min(attempt - 1, 32), self.cap)
-        return wait * random.uniform(1 - self.jitter, 1 + self.jitter)  # noqa: S311 - spreads load, guards nothing
+        wait: timedelta = min(self.base * 2 ** min(attempt - 1, 32), self.cap)
+        spread = random.uniform(1 - self.jitter, 1 + self.jitter)  # noqa: S311 - spreads load, guards nothing
+        return wait * spread
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
