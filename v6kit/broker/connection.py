@@ -16,19 +16,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from enum import StrEnum
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import stamina
 
-from v6kit.broker.session import Session
 from v6kit.broker.signals import Signal
-from v6kit.broker.timings import Timings
 from v6kit.errors import GatewayUnavailableError, RequestFailedError
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from v6kit.broker.session import Session
+    from v6kit.broker.timings import Timings
+
 logger = logging.getLogger("v6kit.broker")
+
+CLOSED = "closed"
+"""The reason of the one loss that nobody needs to hear of."""
 
 
 class ConnectionState(StrEnum):
@@ -73,6 +79,7 @@ class Connection:
         self._on_beat = on_beat
         self._timings = timings
         self._session: Session | None = None
+        self._ended: Session | None = None
         self._servers_lost: str | None = None  # why IB's servers are out of the gateway's reach, while they are
         self._data_lost = asyncio.Event()
         self._scopes: set[asyncio.Timeout] = set()
@@ -94,7 +101,11 @@ class Connection:
         async with self._connecting:
             if self._supervisor is not None and not self._supervisor.done():
                 return
-            session = await self._establish()
+            try:
+                session = await self._establish()
+            except GatewayUnavailableError as error:
+                self._move(ConnectionState.DOWN, str(error))
+                raise
             self._supervisor = asyncio.create_task(self._supervise(session), name="v6kit broker link")
             self._supervisor.add_done_callback(self._on_supervisor_done)
 
@@ -104,7 +115,9 @@ class Connection:
             self._supervisor.cancel()
             await asyncio.gather(self._supervisor, return_exceptions=True)
             self._supervisor = None
-        await self._drop("closed")
+        await self._drop(CLOSED)
+        if self._ended is not None:  # its end may have been interrupted together with the supervisor
+            await self._ended.close(seconds=self._timings.shutdown)
 
     @asynccontextmanager
     async def link(self) -> AsyncIterator[Session]:
@@ -218,20 +231,22 @@ class Connection:
 
     async def _drop(self, reason: str) -> None:
         session, self._session = self._session, None
-        self._move(ConnectionState.DOWN, reason)
+        self._move(ConnectionState.DOWN, reason, expected=reason == CLOSED)
         now = asyncio.get_running_loop().time()
         for scope in self._scopes:
             scope.reschedule(now)
         self._scopes.clear()
         if session is not None:
+            self._ended = session
             self._on_lost(reason)
             await session.close(seconds=self._timings.shutdown)
 
-    def _move(self, state: ConnectionState, reason: str) -> None:
+    def _move(self, state: ConnectionState, reason: str, *, expected: bool = False) -> None:
         before, self.state, self.reason = self.state, state, reason
         if before is state:
             return
-        level = logging.INFO if state in (ConnectionState.LIVE, ConnectionState.SYNCING) else logging.WARNING
+        fine = expected or state in (ConnectionState.LIVE, ConnectionState.SYNCING)
+        level = logging.INFO if fine else logging.WARNING
         logger.log(level, "The link to the gateway is %s: %s", state, reason)
         self.changed.emit(before, state, reason)
 

@@ -5,12 +5,15 @@ Owns the spelling of a contract on both sides, and where a request for it is rou
 
 from __future__ import annotations
 
-from datetime import datetime
+from typing import TYPE_CHECKING
 
 from ib_async import Contract, ContractDetails, PortfolioItem, Position
 
 from v6kit.broker.quotes import usable
 from v6kit.contracts import AccountPosition, Instrument, PortfolioValue, Right
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 SMART = "SMART"
 
@@ -77,7 +80,7 @@ def portfolio_value_from(item: PortfolioItem, received_at: datetime) -> Portfoli
         position=float(item.position),
         avg_cost=float(item.averageCost),
         mark=usable(item.marketPrice),
-        market_value=usable(item.marketValue, missing=float("nan")),  # a short position may well be worth −1
+        market_value=usable(item.marketValue, missing=float("nan")),  # a short position may well be worth -1
         unrealized_pnl=usable(item.unrealizedPNL, missing=float("nan")),
         realized_pnl=usable(item.realizedPNL, missing=float("nan")),
         received_at=received_at,

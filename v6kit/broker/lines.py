@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from v6kit.clock import Clock
 from v6kit.contracts import check_float, check_int
 from v6kit.errors import LineLimitError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
 
 Kind = Literal["stream", "snapshot"]
 
@@ -96,7 +98,7 @@ class LineBudget:
 
     @property
     def capacity(self) -> int:
-        """Lines that may be in use: `limit` − `reserve`, or what error 101 has left of them."""
+        """Lines that may be in use: `limit` less `reserve`, or what error 101 has left of them."""
         whole = self.limit - self.reserve
         if self._shrunk is None:
             return whole
@@ -189,13 +191,15 @@ class LineBudget:
     def refused(self, holder_or_conid: LineHolder | int) -> None:
         """Take note of error 101 for a line that was granted, and free that line.
 
-        The gateway had one line less than were in use when this one was granted. One line is always tried, or a
-        budget that shrank to nothing would never learn that lines came back.
+        The gateway had one line less than were in use when this one was asked for: for a snapshot that is when it was
+        granted, while a stream may have been asked for again much later. One line is always tried, or a budget that
+        shrank to nothing would never learn that lines came back.
         """
         holder = self._streams.get(holder_or_conid) if isinstance(holder_or_conid, int) else holder_or_conid
         if holder is None:
             return
-        left = max(1, min(self.capacity, holder.used_at_grant - 1))
+        in_use = holder.used_at_grant if holder.kind == "snapshot" else max(holder.used_at_grant, self.used)
+        left = max(1, min(self.capacity, in_use - 1))
         self._shrunk = (left, self._clock.monotonic())
         if holder.kind == "stream":
             self.drop_stream(holder.conid)
@@ -226,11 +230,10 @@ class LineBudget:
         return holder
 
     async def _acquire(self, kind: Kind, conid: int) -> LineHolder:
-        if not self._waiting[kind] and not self._waiting["stream"] and self._may_grant(kind):
-            return self._grant(kind, conid)
         future: asyncio.Future[LineHolder] = asyncio.get_running_loop().create_future()
         entry = (conid, future)
         self._waiting[kind].append(entry)
+        self.admit()
         with self._withdrawn_on_cancel(entry, kind):
             return await future
 

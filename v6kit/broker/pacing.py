@@ -9,14 +9,17 @@ Source: IB takes at most 50 messages per second from a client and drops the conn
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from aiolimiter import AsyncLimiter
 
-from v6kit.clock import Clock
 from v6kit.contracts import check_float
 
-BURST_SECONDS = 0.25
-"""How much of a second's messages may go out at once, so that a lone request need not wait."""
+if TYPE_CHECKING:
+    from v6kit.clock import Clock
+
+BURST = 5
+"""So many messages may go out at once, but no more than a quarter of a second's: a lone request need not wait."""
 
 SAME_INCIDENT_SECONDS = 1.0
 """One overshoot brings an error 100 per message too many; those within a second are one incident."""
@@ -63,17 +66,9 @@ class Pacer:
     async def turn(self) -> None:
         """Wait until a message may go out."""
         async with self._queue:
-            while (pause := self.pause) > 0:
+            while (pause := self.pause) > 0:  # noqa: ASYNC110 - its end may move while it is waited for
                 await asyncio.sleep(pause)
             await self._current().acquire()
-
-    async def try_turn(self) -> bool:
-        """Take a turn if one is free at this moment; return whether it was."""
-        limiter = self._current()
-        if self._queue.locked() or self.pause > 0 or not limiter.has_capacity():
-            return False
-        await limiter.acquire()
-        return True
 
     def _current(self) -> AsyncLimiter:
         # a limiter's rate is fixed, so a change of pace is a change of limiter
@@ -84,5 +79,5 @@ class Pacer:
 
 
 def _even(rate: float) -> AsyncLimiter:
-    burst = max(1.0, rate * BURST_SECONDS)
+    burst = max(1.0, min(BURST, rate / 4))
     return AsyncLimiter(burst, burst / rate)

@@ -2,7 +2,7 @@
 
 Owns which of IB's numbers mean "there is none", and when a quote is complete. Asks for nothing and keeps nothing.
 
-Source: https://interactivebrokers.github.io/tws-api/tick_types.html: −1 is "no price", −2 "greek not computed";
+Source: https://interactivebrokers.github.io/tws-api/tick_types.html: -1 is "no price", -2 "greek not computed";
 ib_async starts every field with NaN, and an unset double of the wire is the largest one.
 """
 
@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 import sys
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from v6kit.contracts import Quality, Quote, Source
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from ib_async import OptionComputation, Ticker
 
 NO_PRICE = -1.0

@@ -8,24 +8,28 @@ the request id, end a snapshot at codes that are only warnings, never end it at 
 `reqId2Ticker` per request; and what an event handler raises is lost (ib_async 2.1, `wrapper.py`; eventkit, `event.py`).
 A `Wrapper` of our own, which is how IB's API means to be extended, has none of these.
 """
-# Half of ib_async's methods carry no annotations.
+# Half of ib_async's methods carry no annotations; the names of those that are extended, and their arguments, are IB's.
 # mypy: allow-untyped-calls
+# ruff: noqa: N802, N803
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Iterable
-from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ib_async import IB, Contract, ContractDetails, PortfolioItem, Position, RequestError, StartupFetchNONE, Ticker
 from ib_async.client import Client
 from ib_async.wrapper import Wrapper
 
 from v6kit.broker.instruments import contract_at, instrument_from_details, position_from
-from v6kit.contracts import AccountPosition, Instrument
 from v6kit.errors import GatewayUnavailableError, RequestFailedError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Iterable
+    from datetime import datetime
+
+    from v6kit.contracts import AccountPosition, Instrument
 
 logger = logging.getLogger("v6kit.broker")
 
@@ -39,7 +43,7 @@ class SessionListener(Protocol):
     """Who is told what comes in, on the session's loop."""
 
     def on_message(self, session: Session, req_id: int, code: int, text: str) -> None:
-        """Take a message that carries a code; `req_id` is −1 when it belongs to no request."""
+        """Take a message that carries a code; `req_id` is -1 when it belongs to no request."""
 
     def on_ticks(self, tickers: Iterable[Ticker]) -> None:
         """Take the tickers that one packet changed."""
@@ -47,8 +51,14 @@ class SessionListener(Protocol):
     def on_snapshot_end(self, req_id: int) -> None:
         """Take the end of a snapshot."""
 
+    def on_positions_begin(self) -> None:
+        """Expect a complete list of positions."""
+
     def on_position_row(self, row: AccountPosition) -> None:
         """Take a position, whether asked for or pushed."""
+
+    def on_positions_end(self) -> None:
+        """Take the end of the list."""
 
     def on_portfolio_row(self, item: PortfolioItem) -> None:
         """Take a row of the account updates."""
@@ -69,6 +79,7 @@ class Session:
 
     def __init__(self, host: str, port: int, client_id: int, listener: SessionListener) -> None:
         self.host, self.port, self.client_id = host, port, client_id
+        self._listener = listener
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._ib = IB()
         # ib_async would subscribe to the account summary at code 1102, which nobody here reads
@@ -76,7 +87,9 @@ class Session:
         self._ib.wrapper = self._router = _Router(self._ib, self, listener)
         self._ib.client = self._client = Client(self._router)
         self._ib.RaiseRequestErrors = True
+        self._client.apiStart += self._on_accepted
         self._client.conn.disconnected += self._on_socket_closed
+        self._was_accepted = False
         self._socket_closed = asyncio.Event()
         self._details: dict[int, asyncio.Future[list[ContractDetails]]] = {}
         self._positions: asyncio.Future[list[Position]] | None = None
@@ -114,10 +127,9 @@ class Session:
                 await self._start(seconds)
                 await self.follow_account(account)
         except BaseException as error:
-            ready = self._client.isReady()
             await self.close()
             if isinstance(error, TimeoutError):
-                raise GatewayUnavailableError(self._silence(seconds, ready=ready)) from error
+                raise GatewayUnavailableError(self._silence(seconds)) from error
             if isinstance(error, OSError):
                 raise GatewayUnavailableError(f"no gateway at {self._place()}: {error}. {_NEXT_STEP}") from error
             raise
@@ -160,17 +172,14 @@ class Session:
     def refollow_account(self, account: str) -> None:
         """Subscribe again without waiting, after another client took the account updates over."""
         if self.is_open and (account or len(self.accounts) == 1):
-            self._client.reqAccountUpdates(True, account or self.accounts[0])  # noqa: FBT003
+            self._client.reqAccountUpdates(True, account or self.accounts[0])
 
     def set_market_data_type(self, market_data_type: int) -> None:
         """Choose live (1), frozen (2), delayed (3) or delayed-frozen (4) data for the requests that follow."""
         self._ready().reqMarketDataType(market_data_type)
 
-    async def positions(self, *, seconds: float) -> list[AccountPosition]:
-        """Ask for all positions, and wait for the end of the answer.
-
-        Returns:
-            One row per account and contract, without those of size 0.
+    async def read_positions(self, *, seconds: float) -> None:
+        """Ask for all positions, and wait until the listener was told of the last one.
 
         Raises:
             GatewayUnavailableError: The link was lost meanwhile.
@@ -179,11 +188,9 @@ class Session:
         async with self._asking_positions:  # of two at once, ib_async forgets the first
             await self._late_positions(seconds)
             self._ready()
+            self._listener.on_positions_begin()
             self._positions = asyncio.ensure_future(self._ib.reqPositionsAsync())
-            rows = await self._in_time(asyncio.shield(self._positions), seconds, "the positions")
-        # a change may come between two rows, and the newest counts
-        newest = {(row.account, row.contract.conId): row for row in rows}
-        return [position_from(row) for row in newest.values() if row.position]
+            await self._in_time(asyncio.shield(self._positions), seconds, "the positions")
 
     async def _late_positions(self, seconds: float) -> None:
         """Wait for the end of an answer that its caller gave up on: its rows look like those of the next one."""
@@ -224,7 +231,10 @@ class Session:
         """
         async with self._asking_time:  # of two at once, ib_async forgets the first
             self._ready()
-            return await self._in_time(self._ib.reqCurrentTimeAsync(), seconds, "its time")
+            try:
+                return await self._in_time(self._ib.reqCurrentTimeAsync(), seconds, "its time")
+            finally:
+                self.forget("currentTime")
 
     def request_market_data(self, conid: int, exchange: str, *, snapshot: bool) -> tuple[int, Ticker]:
         """Ask for prices with the default ticks; return the request's id and a ticker that only this request fills.
@@ -245,10 +255,16 @@ class Session:
         if self.is_open:
             self._client.cancelMktData(req_id)
 
-    def forget(self, req_id: int) -> None:
+    def forget(self, req_id: int | str) -> None:
         """Drop what ib_async remembers of a request; it would keep it until the end of the connection."""
         router = self._router
-        for table in (router.reqId2Ticker, router._futures, router._results, router._reqId2Contract):  # noqa: SLF001
+        tables: tuple[dict[Any, Any], ...] = (
+            router.reqId2Ticker,
+            router._futures,  # noqa: SLF001
+            router._results,  # noqa: SLF001
+            router._reqId2Contract,  # noqa: SLF001
+        )
+        for table in tables:
             table.pop(req_id, None)
 
     def awaits(self, req_id: int) -> bool:
@@ -258,9 +274,8 @@ class Session:
     def remembered(self) -> int:
         """Return how many requests ib_async remembers; it must not grow with use."""
         router = self._router
-        return sum(
-            map(len, (router.reqId2Ticker, router.tickers, router._futures, router._results, router._reqId2Contract))  # noqa: SLF001
-        )
+        tables = (router.reqId2Ticker, router.tickers, router._futures, router._results, router._reqId2Contract)  # noqa: SLF001
+        return sum(len(table) for table in tables)
 
     def on_error(self, req_id: int, code: int, text: str) -> None:
         """End what waits in here for an answer that will not come."""
@@ -275,6 +290,7 @@ class Session:
 
     async def _start(self, seconds: float) -> None:
         """Shake hands; ib_async alone would wait out the whole time when the gateway hangs up on us."""
+        self._listener.on_positions_begin()  # ib_async reads them as a part of connecting
         attempt = asyncio.ensure_future(
             self._ib.connectAsync(
                 self.host,
@@ -295,9 +311,12 @@ class Session:
             attempt.cancel()
             await asyncio.gather(attempt, return_exceptions=True)
 
+    def _on_accepted(self) -> None:
+        self._was_accepted = True
+
     def _on_socket_closed(self, message: str) -> None:
         self._socket_closed.set()
-        if self._client.isReady() or self._router.accounts:
+        if self._was_accepted:
             self.fail(f"the gateway at {self._place()} closed the connection" + (f": {message}" if message else ""))
         else:
             self.fail(f"the gateway at {self._place()} hung up during the handshake. {_NEXT_STEP}")
@@ -313,14 +332,18 @@ class Session:
             async with asyncio.timeout(seconds):
                 return await answer
         except TimeoutError as error:
-            raise RequestFailedError(f"the gateway did not answer within {seconds:g} s when asked for {what}") from error
+            raise RequestFailedError(
+                f"the gateway did not answer within {seconds:g} s when asked for {what}"
+            ) from error
         except ConnectionError as error:
             raise GatewayUnavailableError(f"the link to {self._place()} was lost: {error}") from error
         except RequestError as error:
-            raise RequestFailedError(f"the gateway refused {what}: {error.code} {error.message}", code=error.code) from error
+            raise RequestFailedError(
+                f"the gateway refused {what}: {error.code} {error.message}", code=error.code
+            ) from error
 
-    def _silence(self, seconds: float, *, ready: bool) -> str:
-        if ready:
+    def _silence(self, seconds: float) -> str:
+        if self._was_accepted:
             return (
                 f"the gateway at {self._place()} took us in but did not send its positions and account within "
                 f"{seconds:g} s; nothing was read. Raise connect_timeout if the account is very large"
@@ -343,9 +366,6 @@ class _Router(Wrapper):
     What a method raises is logged by ib_async's decoder; only `tcpDataProcessed` would cut the socket.
     """
 
-    # The names of methods and arguments are IB's.
-    # ruff: noqa: N802, N803
-
     def __init__(self, ib: IB, session: Session, listener: SessionListener) -> None:
         super().__init__(ib)
         self._session = session
@@ -360,7 +380,11 @@ class _Router(Wrapper):
         super().position(account, contract, posSize, avgCost)
         self._listener.on_position_row(position_from(Position(account, contract, posSize, avgCost)))
 
-    def updatePortfolio(
+    def positionEnd(self) -> None:
+        super().positionEnd()
+        self._listener.on_positions_end()
+
+    def updatePortfolio(  # noqa: PLR0917 - IB's message has so many fields
         self,
         contract: Contract,
         posSize: float,
@@ -387,9 +411,9 @@ class _Router(Wrapper):
         if reqId in self.reqId2Ticker:
             super().tickSize(reqId, tickType, size)
 
-    def tickOptionComputation(self, reqId: int, *values: float) -> None:  # type: ignore[override]
+    def tickOptionComputation(self, reqId: int, *values: float) -> None:
         if reqId in self.reqId2Ticker:
-            super().tickOptionComputation(reqId, *values)  # type: ignore[arg-type]
+            super().tickOptionComputation(reqId, *values)  # type: ignore[arg-type]  # passed on as they came
 
     def tickSnapshotEnd(self, reqId: int) -> None:
         super().tickSnapshotEnd(reqId)

@@ -56,9 +56,9 @@ def error(version: int, req_id: int, code: int, text: str | None = None) -> Mess
     return (*message, "") if version >= FROM_ADVANCED_REJECT else message
 
 
-def validation_error(version: int, req_id: int, cause: str) -> Message:
-    """Return error 321 with its cause, in IB's wording."""
-    return error(version, req_id, 321, f"Error validating request.-'bW' : cause - {cause}")
+def invalid(cause: str) -> str:
+    """Return the text of error 321 in IB's wording."""
+    return f"Error validating request.-'bW' : cause - {cause}"
 
 
 def _contract(instrument: Instrument, *exchange: str) -> Message:

@@ -121,9 +121,7 @@ def market_data_type(session: Session, fields: Fields) -> None:
     if LIVE <= data_type <= DELAYED_FROZEN:
         session.market_data.data_type = data_type
     else:
-        session.refuse(
-            NO_REQUEST, 321, f"Error validating request.-'bW' : cause - Invalid market data type {data_type}"
-        )
+        session.refuse(NO_REQUEST, 321, answers.invalid(f"Market data type must be 1 to 4, got {data_type}"))
 
 
 def pnl_single(session: Session, fields: Fields) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from v6kit.gateway import answers
 from v6kit.gateway.answers import DELAYED, LIVE, Message
+from v6kit.gateway.market import min_tick
 from v6kit.gateway.wire import Answer
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class MarketData:
         if not silent:
             self._session.send(
                 (Answer.MARKET_DATA_TYPE, 1, request.req_id, data_type),
-                (Answer.TICK_REQ_PARAMS, request.req_id, 0.01, "SIM", 3),
+                (Answer.TICK_REQ_PARAMS, request.req_id, min_tick(instrument.sec_type, 0.0), "SIM", 3),
                 *self._news(request.req_id, stream),
             )
         if request.snapshot:
@@ -146,7 +147,7 @@ class MarketData:
             raise Refusal(101)
 
     def _invalid(self, cause: str) -> Refusal:
-        return Refusal(321, f"Error validating request.-'bW' : cause - {cause}")
+        return Refusal(321, answers.invalid(cause))
 
     def _news(self, req_id: int, stream: Stream) -> list[Message]:
         if not self._shared.linked:

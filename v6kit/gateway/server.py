@@ -6,14 +6,13 @@ Owns the listening socket and the one task that moves time on. Each client is a 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 from typing import TYPE_CHECKING, Self, TypeVarTuple, Unpack
 
 from v6kit.contracts import check_int, check_text
 from v6kit.errors import GatewayUnavailableError
 from v6kit.gateway import answers
-from v6kit.gateway.account import Account, Position
+from v6kit.gateway.account import MAX_POSITIONS, Account, Position
 from v6kit.gateway.answers import NO_REQUEST
 from v6kit.gateway.limits import LineTable, SlidingWindow
 from v6kit.gateway.log import WireLog
@@ -51,7 +50,7 @@ class SimulatedGateway:
         line_limit: Market data lines.
         lines_per_client: Whether each client id has its own lines, instead of all clients together.
         snapshots_use_lines: Whether a snapshot in flight holds a line; IB does not say, so the cautious answer is yes.
-        snapshot_hold: Seconds from a snapshot's request to its end.
+        snapshot_hold: Seconds from a snapshot's request to its end; its ticks come at once.
         snapshots_per_second: Snapshot requests in any sliding second, all clients together; `None` for no limit.
         messages_per_second: Messages of one client in any sliding second; more are discarded with error 100, and the
             third such burst within a minute ends the connection. `None` for no limit.
@@ -99,6 +98,8 @@ class SimulatedGateway:
         self.port = check_int("port", port, minimum=0)
         if self.port > HIGHEST_PORT:
             raise ValueError(f"port must be 0 to {HIGHEST_PORT}, got {port}")
+        if check_int("positions", positions, minimum=0) > MAX_POSITIONS:
+            raise ValueError(f"positions must be at most {MAX_POSITIONS}, got {positions}")
         self.seed = check_int("seed", seed, minimum=0)
         market = Market(self.seed, clock, step_seconds=tick_interval)
         account = Account.generate(positions, seed=self.seed, market=market)
@@ -196,14 +197,16 @@ class SimulatedGateway:
             return
         self._server = self._ticker = None
         server.close()
-        gone = [each.closed for each in self._shared.sessions]
-        for session in list(self._shared.sessions):
-            session.abort()
-        await asyncio.gather(*gone)
+        await asyncio.sleep(0)  # a connection that was just accepted becomes a session in this turn
+        while self._shared.sessions:
+            gone = [each.closed for each in self._shared.sessions]
+            self._drop(None)
+            await asyncio.gather(*gone)
         await server.wait_closed()
         ticker.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await ticker
+        await asyncio.wait({ticker})
+        if not ticker.cancelled():
+            ticker.result()  # it ended by itself, so it failed; that must be heard
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -228,8 +231,8 @@ class SimulatedGateway:
     def broadcast(self, code: int, text: str | None = None) -> None:
         """Send a system code to all clients, and live by it.
 
-        1100 stops all market data until 1101 or 1102; 1101 has lost the streams by then, 1102 has kept them. Other
-        codes (2103, 2104, 10197, ...) are notices and change nothing.
+        1100 stops all market data until 1101 or 1102, and snapshots end without a tick meanwhile; 1101 has lost the
+        streams by then, 1102 has kept them. Other codes (2103, 2104, 10197, ...) are notices and change nothing.
         """
         self._on_loop(self._broadcast, check_int("code", code), text)
 

@@ -134,7 +134,7 @@ class Fields:
         Raises:
             WireError: The message is shorter than that.
         """
-        if at >= len(self._texts):
+        if not 0 <= at < len(self._texts):
             raise WireError(f"message {self._texts[0]} must have more than {at} fields, got {len(self._texts)}")
         return self._texts[at]
 

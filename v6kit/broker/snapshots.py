@@ -1,0 +1,146 @@
+"""One snapshot from start to finish: line, turn, request, ticks, end, line back.
+
+Owns the retrying within a snapshot. Does not know the queue: whoever asked for the snapshot decides about the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from v6kit.broker.actions import Action
+from v6kit.contracts import Quote, Source
+from v6kit.errors import LineLimitError, RequestFailedError
+
+if TYPE_CHECKING:
+    from v6kit.broker.lines import LineHolder
+    from v6kit.broker.requests import Means, Refusal, Request
+    from v6kit.broker.session import Session
+
+TRIES = 5
+"""How often one snapshot is sent at most, when each refusal is of the kind that another try may cure."""
+
+RETRIED = frozenset({Action.LINE_LIMIT, Action.BACK_OFF, Action.SLOW_DOWN, Action.NEW_REQUEST_ID, Action.FIX_EXCHANGE})
+
+
+class _RefusedError(Exception):
+    """The gateway refused this try."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.text)
+        self.refusal = refusal
+
+
+class _Pending:
+    """The asker of one try: a future that its end or its refusal resolves."""
+
+    def __init__(self) -> None:
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def on_ticks(self, request: Request) -> None:
+        """Nothing to do: the ticker is read at the end."""
+
+    def on_end(self, request: Request) -> None:  # noqa: ARG002 - the protocol's signature
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    def on_refusal(self, request: Request, refusal: Refusal) -> None:  # noqa: ARG002 - the protocol's signature
+        if not self.ended.done():
+            self.ended.set_exception(_RefusedError(refusal))
+
+
+class Snapshots:
+    """Takes snapshots.
+
+    Args:
+        means: What they are made with.
+        timeout: Seconds that a snapshot may take from when it was sent.
+    """
+
+    def __init__(self, means: Means, *, timeout: float) -> None:
+        self._requests = means.requests
+        self._lines = means.lines
+        self._pacer = means.pacer
+        self._native_exchange = means.native_exchange
+        self._timeout = timeout
+        self._timings = means.timings
+        self._clock = means.clock
+
+    async def take(self, session: Session, conid: int, exchange: str) -> Quote:
+        """Ask for the prices of one contract, and wait for all of them.
+
+        Raises:
+            GatewayUnavailableError: The link is down.
+            LineLimitError: No line became free in time.
+            RequestFailedError: The gateway refused (`code`), or did not answer in time (`code` is `None`).
+        """
+        for attempt in range(1, TRIES + 1):
+            try:
+                return await self._try_once(session, conid, exchange)
+            except _RefusedError as error:
+                refusal = error.refusal
+                native = exchange
+                if refusal.action is Action.FIX_EXCHANGE:
+                    native = await self._native_exchange(session, conid)
+                if not _worth_another_try(refusal, attempt, exchange_changed=native != exchange):
+                    raise RequestFailedError(
+                        f"snapshot of conid {conid} refused: {refusal.code} {refusal.text}", code=refusal.code
+                    ) from None
+                exchange = native
+                if refusal.action in (Action.BACK_OFF, Action.SLOW_DOWN):
+                    await asyncio.sleep(self._timings.snapshot_back_off)
+        raise AssertionError("the last try either returns or raises")
+
+    async def _try_once(self, session: Session, conid: int, exchange: str) -> Quote:
+        line = await self._line(conid)
+        try:
+            await self._pacer.turn()
+            pending = _Pending()
+            request = self._requests.send(session, conid, exchange, pending, snapshot=True)
+        except BaseException:
+            self._lines.release_snapshot(line)
+            raise
+        try:
+            async with asyncio.timeout(self._timeout):
+                await pending.ended
+        except _RefusedError as error:
+            self._requests.forget(request)
+            self._give_back_refused(line, error.refusal)
+            raise
+        except TimeoutError as error:
+            await self._cancelled(request, line)
+            raise RequestFailedError(f"snapshot of conid {conid}: no end within {self._timeout:g} s") from error
+        except BaseException:
+            self._requests.cancel(request, lambda: self._lines.release_snapshot(line))
+            raise
+        self._requests.forget(request)
+        self._lines.release_snapshot(line)
+        return request.quote(Source.SNAPSHOT, now=self._clock.now())
+
+    async def _line(self, conid: int) -> LineHolder:
+        try:
+            async with asyncio.timeout(self._timings.line_wait):
+                return await self._lines.acquire_snapshot(conid)
+        except TimeoutError as error:
+            raise LineLimitError(
+                f"no line became free for a snapshot of conid {conid} within {self._timings.line_wait:g} s: "
+                f"streams hold {self._lines.streams} of {self._lines.capacity}, snapshots {self._lines.snapshots}"
+            ) from error
+
+    def _give_back_refused(self, line: LineHolder, refusal: Refusal) -> None:
+        if refusal.action is Action.LINE_LIMIT:
+            self._lines.refused(line)
+        else:
+            self._lines.release_snapshot(line)
+
+    async def _cancelled(self, request: Request, line: LineHolder) -> None:
+        task = self._requests.cancel(request, lambda: self._lines.release_snapshot(line))
+        if task is not None:
+            await asyncio.wait({task})
+
+
+def _worth_another_try(refusal: Refusal, attempt: int, *, exchange_changed: bool) -> bool:
+    """Return whether to ask once more after the `attempt`-th refusal."""
+    if attempt == TRIES or refusal.action not in RETRIED:
+        return False
+    return exchange_changed or refusal.action is not Action.FIX_EXCHANGE
