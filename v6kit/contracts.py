@@ -149,20 +149,19 @@ class Leg:
 
     def __post_init__(self) -> None:
         """Validate, and bring each field into IB's spelling."""
-        put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731 - a frozen dataclass has no other door
-        put("conid", check_int("conid", self.conid))
-        put("symbol", check_text("symbol", self.symbol).upper())
-        put("sec_type", check_sec_type(self.sec_type))
-        put("quantity", check_float("quantity", self.quantity))
+        self._put("conid", check_int("conid", self.conid))
+        self._put("symbol", check_text("symbol", self.symbol).upper())
+        self._put("sec_type", check_sec_type(self.sec_type))
+        self._put("quantity", check_float("quantity", self.quantity))
         if self.quantity == 0:
             raise ValueError("quantity must not be 0; a leg that is not held does not belong to the strategy")
         if self.sec_type in OPTION_TYPES:
             for name in ("right", "strike", "expiry"):
                 if getattr(self, name) is None:
                     raise ValueError(f"{name} is needed for a leg of sec_type {self.sec_type!r}, got None")
-            put("right", check_right(self.right or ""))
-            put("strike", check_float("strike", self.strike or 0.0, above=0.0))
-            put("expiry", check_expiry(self.expiry or ""))
+            self._put("right", check_right(self.right or ""))
+            self._put("strike", check_float("strike", self.strike or 0.0, above=0.0))
+            self._put("expiry", check_expiry(self.expiry or ""))
             return
         for name in ("right", "strike"):
             if getattr(self, name) is not None:
@@ -170,7 +169,10 @@ class Leg:
         if self.expiry is not None:
             if self.sec_type != "FUT":
                 raise ValueError(f"expiry belongs to options and futures only, got {self.expiry!r}")
-            put("expiry", check_expiry(self.expiry))
+            self._put("expiry", check_expiry(self.expiry))
+
+    def _put(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)  # a frozen dataclass has no other door
 
     def label(self) -> str:
         """Return the contract as a trader writes it, e.g. `SPY 261218 C 595`."""
@@ -300,20 +302,26 @@ class Quote:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PositionUpdate:
-    """One row for the book: what became known about a position, and how.
+    """What became known about a position, and how; the book keeps what an update leaves out.
 
     Attributes:
+        position: Signed; 0 closes it. `None`: not known by this update, and a position that is not held stays so.
+        avg_cost: Per contract, multiplier included; `None`: not known by this update.
+        quote: Prices and greeks, or `None`.
+        portfolio: The gateway's own valuation, or `None`.
+        quality: Only `error` and `stale` are set here; otherwise the quote says it.
+        error_code: IB's code of the request that failed.
         request_id: The queue request that asked for it, or `None` for streams and portfolio pushes.
         attempt: The request's attempt, from 1; 0 without a request. (request_id, attempt) is written once.
     """
 
     account: str
     instrument: Instrument
-    position: float
+    position: float | None = None
     avg_cost: float | None = None
     quote: Quote | None = None
     portfolio: PortfolioValue | None = None
-    quality: Quality = Quality.OK
+    quality: Quality | None = None
     error_code: int | None = None
     request_id: str | None = None
     attempt: int = 0

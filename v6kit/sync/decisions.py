@@ -1,0 +1,144 @@
+"""What sync decides, as pure functions: where a position goes, and what an error means for a request.
+
+Owns no state and does no I/O. What a code means for the link, the pace and the lines is the broker room's to know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from typing import NamedTuple
+
+from v6kit.broker import ConnectionState
+from v6kit.contracts import ActiveContract, Instrument, PositionUpdate, Quality, Quote
+from v6kit.errors import BrokerError, GatewayUnavailableError, LineLimitError, RequestFailedError
+from v6kit.positions import BookRow
+from v6kit.queue import ACTIVE_PRIORITY, MONITORING_PRIORITY, Outcome, QueuedPosition
+
+# IB answers the same to every further attempt of this session: unknown or expired contract, and the codes for market
+# data that is not subscribed. Source: the TWS API's message codes 200, 354, 10089, 10168.
+PARKING_CODES = frozenset({200, 354, 10089, 10168})
+
+
+class Route(NamedTuple):
+    """Where positions go.
+
+    Attributes:
+        stream: Contracts of active strategies, by conid, held or not.
+        queue: What the queue shall hold, as `PositionQueue.insert_many` takes it.
+    """
+
+    stream: dict[int, Instrument]
+    queue: list[dict[str, object]]
+
+
+def route(
+    rows: Iterable[BookRow],
+    active: Iterable[ActiveContract],
+    *,
+    demoted: Collection[int],
+    parked: Collection[int],
+) -> Route:
+    """Send every active contract to the streams, and every other position to the queue.
+
+    Args:
+        rows: The positions that are held.
+        active: The legs of active strategies.
+        demoted: Active contracts that found no line: they go to the queue, before the others.
+        parked: Contracts that the gateway refused for this session: asking again would change nothing.
+    """
+    stream = {leg.conid: instrument_of(leg) for leg in active}
+    queue: list[dict[str, object]] = []
+    for row in rows:
+        if row.conid in stream:
+            stream[row.conid] = row.instrument()
+        if row.conid in parked or (row.conid in stream and row.conid not in demoted):
+            continue
+        priority = ACTIVE_PRIORITY if row.conid in demoted else MONITORING_PRIORITY
+        queue.append(wanted(row, priority))
+    return Route({conid: contract for conid, contract in stream.items() if conid not in parked}, queue)
+
+
+def wanted(row: BookRow, priority: int) -> dict[str, object]:
+    """Return what the queue needs to know to refresh a position."""
+    return {"conid": row.conid, "symbol": row.label(), "account": row.account, "priority": priority}
+
+
+def instrument_of(leg: ActiveContract) -> Instrument:
+    """Return the contract of a leg, ready for a request; the broker finds out the exchange."""
+    return Instrument(
+        conid=leg.conid,
+        symbol=leg.symbol,
+        sec_type=leg.sec_type,
+        right=leg.right,
+        strike=leg.strike,
+        expiry=leg.expiry,
+    )
+
+
+class Fetched(NamedTuple):
+    """What came of one request.
+
+    Attributes:
+        item: The claimed request.
+        update: For the book, or `None` if nothing became known.
+        outcome: For the queue; `None`: give the claim back, since this attempt says nothing about the request.
+        parked: Why this contract is not asked again in this session, or an empty string.
+    """
+
+    item: QueuedPosition
+    update: PositionUpdate | None
+    outcome: Outcome | None
+    parked: str = ""
+
+
+def fetched(item: QueuedPosition, row: BookRow, quote: Quote) -> Fetched:
+    """Return what a quote means for its request."""
+    update = PositionUpdate(
+        account=row.account,
+        instrument=row.instrument(),
+        quote=quote,
+        request_id=item.request_id,
+        attempt=item.attempt,
+    )
+    return Fetched(item, update, Outcome.success(item))
+
+
+def not_held(item: QueuedPosition) -> Fetched:
+    """Return what it means that the account does not hold what was to be refreshed."""
+    whose = f"account {item.account}" if item.account else "any account"
+    return Fetched(item, None, Outcome.failed(item, f"conid {item.conid} is not held in {whose}; nothing to refresh"))
+
+
+def failed(item: QueuedPosition, row: BookRow, error: BrokerError) -> Fetched:
+    """Return what an error means for its request.
+
+    The link is down or no line came free: that is not the request's fault, so its attempt does not count. A parking
+    code ends it. Anything else, a time-out included, may work at another attempt.
+    """
+    if isinstance(error, GatewayUnavailableError | LineLimitError):
+        return Fetched(item, None, None)
+    code = error.code if isinstance(error, RequestFailedError) else None
+    if code not in PARKING_CODES:
+        return Fetched(item, None, Outcome.retry(item, str(error)))
+    update = PositionUpdate(
+        account=row.account,
+        instrument=row.instrument(),
+        quality=Quality.ERROR,
+        error_code=code,
+        request_id=item.request_id,
+        attempt=item.attempt,
+    )
+    return Fetched(item, update, Outcome.failed(item, str(error)), parked=str(error))
+
+
+def find_row(item: QueuedPosition, rows: Callable[[], Iterable[BookRow]]) -> BookRow | None:
+    """Return the book's row that a request is about; one without an account takes any that holds the contract."""
+    for row in rows():
+        if row.conid == item.conid and item.account in ("", row.account):
+            return row
+    return None
+
+
+def goes_stale(new: ConnectionState) -> bool:
+    """Tell whether streamed quotes can no longer be trusted in this state."""
+    return new in (ConnectionState.DOWN, ConnectionState.DEGRADED)
