@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self, TypeVar
 
 import polars as pl
 
@@ -30,6 +30,7 @@ from v6kit.queue import PositionQueue
 from v6kit.registry import StrategyRegistry
 from v6kit.sync import CycleReport, PositionStreamer, QueueWorker
 
+_Part = TypeVar("_Part")
 SIMULATED = "simulated"
 DEFAULT_CLIENT_ID = 7
 TABLES = {
@@ -134,7 +135,7 @@ class Desk:
         """Who holds market data lines now."""
         budget = self.broker.lines
         holders = [(str(each.kind), each.conid, each.since, each.refcount) for each in budget.holders()]
-        schema = {"kind": pl.String, "conid": pl.Int64, "since": pl.Datetime("us", "UTC"), "users": pl.Int64}
+        schema = {"kind": pl.String(), "conid": pl.Int64(), "since": pl.Datetime("us", "UTC"), "users": pl.Int64()}
         return LineUse(
             limit=budget.limit,
             capacity=budget.capacity,
@@ -380,7 +381,7 @@ def parse_address(address: str) -> tuple[str, int]:
     return host.strip("[]"), check_int("port", int(port))
 
 
-def _there(part: Any) -> Any:  # noqa: ANN401 - whatever it is, it comes back as it is
+def _there(part: _Part | None) -> _Part:
     if part is None:
         raise StorageError("this desk is not connected; open it with await v6kit.open(lake)")
     return part

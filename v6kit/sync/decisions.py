@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
+import polars as pl
+
 from v6kit.broker import ConnectionState
 from v6kit.contracts import ActiveContract, Instrument, PositionUpdate, Quality, Quote
 from v6kit.errors import BrokerError, GatewayUnavailableError, LineLimitError, RequestFailedError
 from v6kit.positions import BookRow
-from v6kit.queue import ACTIVE_PRIORITY, MONITORING_PRIORITY, Outcome, QueuedPosition
+from v6kit.queue import ACTIVE_PRIORITY, MONITORING_PRIORITY, Outcome, QueuedPosition, Status
 
 # IB answers the same to every further attempt of this session: unknown or expired contract, and the codes for market
 # data that is not subscribed. Source: the TWS API's message codes 200, 354, 10089, 10168.
@@ -56,6 +58,12 @@ def route(
         priority = ACTIVE_PRIORITY if row.conid in demoted else MONITORING_PRIORITY
         queue.append(wanted(row, priority))
     return Route({conid: contract for conid, contract in stream.items() if conid not in parked}, queue)
+
+
+def superseded(queue: pl.DataFrame, streams: Collection[int]) -> list[str]:
+    """Return the ids of requests that wait although a stream keeps their contract fresh by now."""
+    waits = (pl.col("status") == Status.PENDING) & pl.col("conid").is_in(list(streams))
+    return queue.filter(waits)["request_id"].to_list()
 
 
 def wanted(row: BookRow, priority: int) -> dict[str, object]:

@@ -154,6 +154,7 @@ class PositionStreamer:
             *(self._begin_stream(contract) for conid, contract in wanted.items() if conid not in self._streams)
         )
         await self.queue.insert_many(decisions.route(rows, active, demoted=self.demoted, parked=self.parked).queue)
+        await self.queue.cancel(decisions.superseded(self.queue.current(), self._streams))
 
     async def _begin_stream(self, contract: Instrument) -> None:
         try:
