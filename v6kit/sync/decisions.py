@@ -6,6 +6,7 @@ Owns no state and does no I/O. What a code means for the link, the pace and the 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from datetime import datetime
 from typing import NamedTuple
 
 import polars as pl
@@ -21,43 +22,47 @@ from v6kit.queue import ACTIVE_PRIORITY, MONITORING_PRIORITY, Outcome, QueuedPos
 PARKING_CODES = frozenset({200, 354, 10089, 10168})
 
 
-class Route(NamedTuple):
-    """Where positions go.
+def to_stream(
+    rows: Iterable[BookRow], active: Iterable[ActiveContract], parked: Collection[int]
+) -> dict[int, Instrument]:
+    """Return the contracts to stream: every active one, held or not, except those that the gateway refused.
 
-    Attributes:
-        stream: Contracts of active strategies, by conid, held or not.
-        queue: What the queue shall hold, as `PositionQueue.insert_many` takes it.
+    Args:
+        rows: The positions that are held; they know their contract best.
+        active: The legs of active strategies.
+        parked: Contracts that the gateway refused for this session: asking again would change nothing.
     """
+    contracts = {leg.conid: instrument_of(leg) for leg in active}
+    contracts |= {row.conid: row.instrument() for row in rows if row.conid in contracts}
+    return {conid: contract for conid, contract in contracts.items() if conid not in parked}
 
-    stream: dict[int, Instrument]
-    queue: list[dict[str, object]]
 
-
-def route(
+def to_queue(
     rows: Iterable[BookRow],
-    active: Iterable[ActiveContract],
     *,
-    demoted: Collection[int],
+    streams: Collection[int],
     parked: Collection[int],
-) -> Route:
-    """Send every active contract to the streams, and every other position to the queue.
+    demoted: Collection[int],
+    ended: Collection[int],
+    due_before: datetime,
+) -> list[dict[str, object]]:
+    """Return the positions to queue, as `PositionQueue.insert_many` takes them: what does not stream and is not fresh.
 
     Args:
         rows: The positions that are held.
-        active: The legs of active strategies.
-        demoted: Active contracts that found no line: they go to the queue, before the others.
-        parked: Contracts that the gateway refused for this session: asking again would change nothing.
+        streams: Contracts that stream.
+        parked: Contracts that the gateway refused for this session.
+        demoted: Active contracts that found no line: due at once, and before the others.
+        ended: Contracts whose stream has just ended: due at once.
+        due_before: Quotes that came at or before this instant are to be refreshed.
     """
-    stream = {leg.conid: instrument_of(leg) for leg in active}
-    queue: list[dict[str, object]] = []
+    queue = []
     for row in rows:
-        if row.conid in stream:
-            stream[row.conid] = row.instrument()
-        if row.conid in parked or (row.conid in stream and row.conid not in demoted):
-            continue
-        priority = ACTIVE_PRIORITY if row.conid in demoted else MONITORING_PRIORITY
-        queue.append(wanted(row, priority))
-    return Route({conid: contract for conid, contract in stream.items() if conid not in parked}, queue)
+        fresh = row.received_at is not None and row.received_at > due_before and row.quality != Quality.STALE
+        due = not fresh or row.conid in demoted or row.conid in ended
+        if due and row.conid not in streams and row.conid not in parked:
+            queue.append(wanted(row, ACTIVE_PRIORITY if row.conid in demoted else MONITORING_PRIORITY))
+    return queue
 
 
 def superseded(queue: pl.DataFrame, streams: Collection[int]) -> list[str]:

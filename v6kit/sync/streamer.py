@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
@@ -43,7 +44,7 @@ class PositionStreamer:
         queue: Takes what is not.
         broker: Streams, and knows the positions.
         book: Takes positions and quotes.
-        sync_interval: Seconds between two readings of all positions.
+        sync_interval: Seconds between two readings of all positions; a quote older than this is to be refreshed.
         parked: Contracts not to ask for in this session, conid → reason; shared with the worker.
     """
 
@@ -147,13 +148,23 @@ class PositionStreamer:
     async def _route(self) -> None:
         rows, active = self.book.rows(), self.registry.active_legs()
         self.demoted &= {leg.conid for leg in active}
-        wanted = decisions.route(rows, active, demoted=(), parked=self.parked).stream
-        for conid in self._streams - wanted.keys():
+        wanted = decisions.to_stream(rows, active, self.parked)
+        ended = self._streams - wanted.keys()
+        for conid in ended:
             await self._end_stream(conid)
         await asyncio.gather(
             *(self._begin_stream(contract) for conid, contract in wanted.items() if conid not in self._streams)
         )
-        await self.queue.insert_many(decisions.route(rows, active, demoted=self.demoted, parked=self.parked).queue)
+        await self.queue.insert_many(
+            decisions.to_queue(
+                rows,
+                streams=self._streams,
+                parked=self.parked,
+                demoted=self.demoted,
+                ended=ended,
+                due_before=self.queue.clock.now() - timedelta(seconds=self.sync_interval),
+            )
+        )
         await self.queue.cancel(decisions.superseded(self.queue.current(), self._streams))
 
     async def _begin_stream(self, contract: Instrument) -> None:
