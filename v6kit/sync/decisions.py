@@ -12,7 +12,7 @@ from typing import NamedTuple
 import polars as pl
 
 from v6kit.broker import ConnectionState
-from v6kit.contracts import ActiveContract, Instrument, PositionUpdate, Quality, Quote
+from v6kit.contracts import ActiveContract, Instrument, PositionUpdate, Quality, Quote, Source
 from v6kit.errors import BrokerError, GatewayUnavailableError, LineLimitError, RequestFailedError
 from v6kit.positions import BookRow
 from v6kit.queue import ACTIVE_PRIORITY, MONITORING_PRIORITY, Outcome, QueuedPosition, Status
@@ -58,11 +58,16 @@ def to_queue(
     """
     queue = []
     for row in rows:
-        fresh = row.received_at is not None and row.received_at > due_before and row.quality != Quality.STALE
-        due = not fresh or row.conid in demoted or row.conid in ended
+        due = not _is_fresh(row, due_before) or row.conid in demoted or row.conid in ended
         if due and row.conid not in streams and row.conid not in parked:
             queue.append(wanted(row, ACTIVE_PRIORITY if row.conid in demoted else MONITORING_PRIORITY))
     return queue
+
+
+def _is_fresh(row: BookRow, due_before: datetime) -> bool:
+    """Tell whether a quote came since; the portfolio's own valuation is none, and a stale quote no longer one."""
+    quoted = row.source in (Source.SNAPSHOT, Source.STREAM) and row.quality in (Quality.OK, Quality.PARTIAL)
+    return quoted and row.received_at is not None and row.received_at > due_before
 
 
 def superseded(queue: pl.DataFrame, streams: Collection[int]) -> list[str]:
