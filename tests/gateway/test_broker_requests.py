@@ -88,7 +88,7 @@ async def test_messages_go_out_evenly_not_in_a_burst(make_gateway: GatewayMaker)
     assert gateway.log.message_peak <= 20 + 5 + 3  # the rate, its burst, and the start-up
 
 
-@pytest.mark.parametrize("code", [200, 354, 10089, 10168, 321, 162])
+@pytest.mark.parametrize("code", [200, 354, 10089, 10168, 10197, 321, 162])
 async def test_an_error_fails_the_request_that_it_names_and_no_other(gateway: SimulatedGateway, code: int):
     """Of two snapshots in flight only the refused one fails, with the code, and both lines come back."""
     bad, good = options_of(gateway)[:2]

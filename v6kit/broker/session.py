@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ib_async import IB, Contract, ContractDetails, PortfolioItem, Position, RequestError, StartupFetchNONE, Ticker
 from ib_async.client import Client
@@ -26,10 +26,11 @@ from v6kit.broker.instruments import contract_at, instrument_from_details, posit
 from v6kit.errors import GatewayUnavailableError, RequestFailedError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable
+    from collections.abc import Awaitable
     from datetime import datetime
 
-    from v6kit.contracts import AccountPosition, Instrument
+    from v6kit.broker.listener import SessionListener
+    from v6kit.contracts import Instrument
 
 logger = logging.getLogger("v6kit.broker")
 
@@ -37,31 +38,6 @@ T = TypeVar("T")
 
 CLIENT_ID_IN_USE = 326
 NO_SUCH_CONTRACT = 200
-
-
-class SessionListener(Protocol):
-    """Who is told what comes in, on the session's loop."""
-
-    def on_message(self, session: Session, req_id: int, code: int, text: str) -> None:
-        """Take a message that carries a code; `req_id` is -1 when it belongs to no request."""
-
-    def on_ticks(self, tickers: Iterable[Ticker]) -> None:
-        """Take the tickers that one packet changed."""
-
-    def on_snapshot_end(self, req_id: int) -> None:
-        """Take the end of a snapshot."""
-
-    def on_positions_begin(self) -> None:
-        """Expect a complete list of positions."""
-
-    def on_position_row(self, row: AccountPosition) -> None:
-        """Take a position, whether asked for or pushed."""
-
-    def on_positions_end(self) -> None:
-        """Take the end of the list."""
-
-    def on_portfolio_row(self, item: PortfolioItem) -> None:
-        """Take a row of the account updates."""
 
 
 class Session:
