@@ -20,7 +20,7 @@ from contextlib import asynccontextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, NoReturn
 
-import stamina
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential, wait_random
 
 from v6kit.broker.signals import Signal
 from v6kit.errors import GatewayUnavailableError, RequestFailedError
@@ -213,21 +213,20 @@ class Connection:
     async def _reconnect(self) -> Session:
         """Try until it works: after 1, 2, 4, ... seconds, then every minute, with jitter."""
         first = self._timings.reconnect_initial
-        async for attempt in stamina.retry_context(
-            on=GatewayUnavailableError,
-            attempts=None,
-            timeout=None,
-            wait_initial=first,
-            wait_max=self._timings.reconnect_max,
-            wait_jitter=min(1.0, first),
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(GatewayUnavailableError),
+            wait=wait_exponential(multiplier=first, max=self._timings.reconnect_max) + wait_random(0, min(1.0, first)),
         ):
             with attempt:
                 try:
                     return await self._establish()
                 except GatewayUnavailableError as error:
-                    self._move(ConnectionState.DOWN, f"attempt {attempt.num} to reconnect failed: {error}")
+                    self._move(
+                        ConnectionState.DOWN,
+                        f"attempt {attempt.retry_state.attempt_number} to reconnect failed: {error}",
+                    )
                     raise
-        raise AssertionError("stamina never gives up without a limit")
+        raise AssertionError("without a limit, retrying never gives up")
 
     async def _drop(self, reason: str) -> None:
         session, self._session = self._session, None
