@@ -7,8 +7,11 @@ back, so a cell that computes for two minutes does not starve the socket.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import os
+import threading
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -19,9 +22,9 @@ import polars as pl
 
 from v6kit.broker import Broker, LineBudget
 from v6kit.clock import Clock
-from v6kit.contracts import check_int, check_text
+from v6kit.contracts import check_float, check_int, check_text
 from v6kit.engine import Engine
-from v6kit.errors import StorageError
+from v6kit.errors import StorageError, V6KitError
 from v6kit.gateway import SimulatedGateway
 from v6kit.history import TableHistory
 from v6kit.ledger import normalise
@@ -33,6 +36,7 @@ from v6kit.sync import CycleReport, PositionStreamer, QueueWorker
 _Part = TypeVar("_Part")
 SIMULATED = "simulated"
 DEFAULT_CLIENT_ID = 7
+_LINES_PER_FLOOR = 20
 TABLES = {
     "active_strategies": ("strategy_id", "conid"),
     "position_queue": ("request_id",),
@@ -102,6 +106,8 @@ class Desk:
         self._worker: QueueWorker | None = None
         self._streamer: PositionStreamer | None = None
         self._closed = False
+        self._ending: concurrent.futures.Future[None] | None = None
+        self._one_end = threading.Lock()
 
     # --- its parts ----------------------------------------------------------------------------------------------
 
@@ -117,12 +123,12 @@ class Desk:
 
     @property
     def worker(self) -> QueueWorker:
-        """What refreshes the queue; belongs to the engine's loop."""
+        """What refreshes the queue; its calls hop to the engine's loop."""
         return _there(self._worker)
 
     @property
     def streamer(self) -> PositionStreamer:
-        """What streams the active contracts; belongs to the engine's loop."""
+        """What streams the active contracts; its calls hop to the engine's loop."""
         return _there(self._streamer)
 
     @property
@@ -164,7 +170,7 @@ class Desk:
             StorageError: A commit failed; what was claimed comes back when its lease ends.
         """
         self._refuse_if_closed()
-        return await self._engine.run(self.worker.run_cycle())
+        return await self.worker.run_cycle()
 
     async def sync(self) -> None:
         """Read all positions now, and route each to a stream or to the queue.
@@ -173,28 +179,38 @@ class Desk:
             BrokerError: The list did not come complete; the book stays as it was.
         """
         self._refuse_if_closed()
-        await self._engine.run(self.streamer.sync())
+        await self.streamer.sync()
 
     def start(self) -> Self:
         """Let the worker run a cycle every few seconds from now on; cells stay free."""
         self._refuse_if_closed()
-        self._engine.loop.call_soon_threadsafe(self.worker.start)
+        self.worker.start()
         return self
 
     async def stop(self) -> None:
-        """Let the worker stop, and give back what it has claimed. Streams stay live until `close`."""
-        await self._engine.run(self.worker.stop())
+        """Let the worker stop, and give back what it has claimed. Streams stay live until `close`.
+
+        Raises:
+            StorageError: What is claimed could not be given back; it comes back when its lease ends.
+        """
+        self._refuse_if_closed()
+        await self.worker.stop()
 
     async def close(self) -> None:
-        """Give back what is claimed, end the streams and the connection, close the lake; idempotent."""
-        if self._closed:
-            return
-        self._closed = True
-        try:
-            await self._engine.run(self._disconnect())
-        finally:
-            await asyncio.gather(self.registry.close(), self.queue.close(), self.positions.close())
-            await asyncio.to_thread(self._engine.close)
+        """Give back what is claimed, end the streams and the connection, close the lake; idempotent.
+
+        Once begun it goes on to its end, also when the wait for it is cancelled; a second call waits for the same end.
+
+        Raises:
+            StorageError: What came in last could not be written, or what is claimed not be given back. All is closed
+                nevertheless.
+        """
+        with self._one_end:
+            if self._ending is None:
+                self._closed = True
+                self._ending = concurrent.futures.Future()
+                threading.Thread(target=self._end, args=(self._ending,), name="v6kit-desk-close").start()
+        await asyncio.shield(asyncio.wrap_future(self._ending))
 
     async def __aenter__(self) -> Self:
         return self
@@ -237,15 +253,30 @@ class Desk:
         await self._streamer.start()
 
     async def _disconnect(self) -> None:
-        """End in the order in which nothing is lost: claims, streams, socket."""
-        if self._worker is not None:
-            await self._worker.stop()
-        if self._streamer is not None:
-            await self._streamer.stop()
-        if self._broker is not None:
-            await self._broker.close()
-        if self._gateway is not None:
-            await self._gateway.stop()
+        """End in the order in which nothing is lost: claims, streams, socket; a step that fails stops no other one."""
+        async with AsyncExitStack() as last_first:
+            if self._gateway is not None:
+                last_first.push_async_callback(self._gateway.stop)
+            if self._broker is not None:
+                last_first.push_async_callback(self._broker.close)
+            if self._streamer is not None:
+                last_first.push_async_callback(self._streamer.stop, unsubscribe=False)
+            if self._worker is not None:
+                last_first.push_async_callback(self._worker.stop)
+
+    def _end(self, ended: concurrent.futures.Future[None]) -> None:
+        """Close everything, on a thread of its own: the caller's loop may end, and the engine's will."""
+        try:
+            try:
+                self._engine.submit(self._disconnect()).result()
+            finally:
+                for table in (self.registry, self.queue, self.positions):
+                    table.ledger.close()
+                self._engine.close()
+        except BaseException as error:  # noqa: BLE001 - it belongs to those who wait for the end
+            ended.set_exception(error)
+        else:
+            ended.set_result(None)
 
     # --- display ------------------------------------------------------------------------------------------------
 
@@ -283,6 +314,7 @@ async def open(  # noqa: A001 - `v6kit.open` is the public name, and this module
     market_data_type: int = 1,
     line_limit: int = 100,
     line_reserve: int = 10,
+    snapshot_floor: int | None = None,
     interval: float = 5.0,
     batch_size: int = 50,
     sync_interval: float = 60.0,
@@ -301,6 +333,8 @@ async def open(  # noqa: A001 - `v6kit.open` is the public name, and this module
         market_data_type: 1 live, 2 frozen, 3 delayed, 4 delayed-frozen.
         line_limit: Market data lines that the login has.
         line_reserve: Lines left to TWS and other programs.
+        snapshot_floor: Lines that streams leave to snapshots, without which nothing in the queue would be refreshed
+            once streams hold them all. Default: one in twenty of those that may be used.
         interval: Seconds between two cycles of the worker.
         batch_size: Requests that the worker holds at once.
         sync_interval: Seconds between two readings of all positions.
@@ -328,8 +362,12 @@ async def open(  # noqa: A001 - `v6kit.open` is the public name, and this module
         raise ValueError(f"gateway goes with broker='simulated' only, got broker={broker!r}")
     if broker != SIMULATED:
         parse_address(broker)
+    check_float("interval", interval, above=0.0)
+    check_int("batch_size", batch_size)
+    check_float("sync_interval", sync_interval, above=0.0)
     clock = clock or Clock()
-    lines = LineBudget(line_limit, line_reserve, clock=clock)
+    floor = (line_limit - line_reserve) // _LINES_PER_FLOOR if snapshot_floor is None else snapshot_floor
+    lines = LineBudget(line_limit, line_reserve, snapshot_floor=floor, clock=clock)
 
     def make_broker(host: str, port: int) -> Broker:
         return Broker(
@@ -342,6 +380,7 @@ async def open(  # noqa: A001 - `v6kit.open` is the public name, and this module
             clock=clock,
         )
 
+    make_broker("127.0.0.1", 1)  # refuses what is wrong before anything is touched
     desk = Desk(lake_uri(lake), storage_options=storage_options, clock=clock)
     try:
         await asyncio.gather(desk.registry.initialize(), desk.queue.initialize(), desk.positions.initialize())
@@ -355,8 +394,11 @@ async def open(  # noqa: A001 - `v6kit.open` is the public name, and this module
                 sync_interval=sync_interval,
             )
         )
-    except BaseException:
-        await desk.close()
+    except BaseException as error:
+        try:
+            await desk.close()
+        except V6KitError as second:
+            error.add_note(f"closing what was open failed as well: {second}")
         raise
     return desk
 

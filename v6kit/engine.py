@@ -1,14 +1,21 @@
-"""The engine: a thread with an event loop of its own, so that a cell that computes does not starve the socket."""
+"""The engine: a thread with an event loop of its own, so that a cell that computes does not starve the socket.
+
+Owns the thread, and the hop from any loop or thread to the loop that an object belongs to.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+from v6kit.errors import V6KitError
 
 _T = TypeVar("_T")
+_P = ParamSpec("_P")
 
 
 class Engine:
@@ -20,6 +27,7 @@ class Engine:
 
     def __init__(self, name: str = "v6kit-engine") -> None:
         self._loop = asyncio.new_event_loop()
+        self._closing = threading.Lock()
         self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
         self._thread.start()
 
@@ -34,8 +42,12 @@ class Engine:
         return threading.current_thread() is self._thread
 
     def submit(self, coro: Coroutine[Any, Any, _T]) -> concurrent.futures.Future[_T]:
-        """Start a coroutine here; returns its future at once."""
-        return asyncio.run_coroutine_threadsafe(coro, self._loop)
+        """Start a coroutine here; returns its future at once.
+
+        Raises:
+            V6KitError: The engine is closed.
+        """
+        return _submit(coro, self._loop)
 
     async def run(self, coro: Coroutine[Any, Any, _T]) -> _T:
         """Run a coroutine here and wait for it on the caller's loop; cancelling the wait cancels it."""
@@ -44,16 +56,19 @@ class Engine:
         return await asyncio.wrap_future(self.submit(coro))
 
     def close(self) -> None:
-        """Cancel what still runs, stop the loop and the thread. Blocks; idempotent."""
-        if self._loop.is_closed():
-            return
+        """Cancel what still runs, stop the loop and all of its threads. Blocks; idempotent."""
         if self.is_current:
             raise RuntimeError("an engine cannot close itself; close it from another thread")
-        asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-        self._loop.close()
+        with self._closing:
+            if self._loop.is_closed():
+                return
+            asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).result()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            # the threads of `asyncio.to_thread`, which would stay until the process ends
+            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+            self._loop.close()
 
 
 async def _cancel_others() -> None:
@@ -61,6 +76,42 @@ async def _cancel_others() -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _submit(coro: Coroutine[Any, Any, _T], loop: asyncio.AbstractEventLoop) -> concurrent.futures.Future[_T]:
+    if loop.is_closed():
+        coro.close()
+        raise V6KitError("this belongs to an engine that has ended, with its desk; open the desk again to go on")
+    return asyncio.run_coroutine_threadsafe(coro, loop)
+
+
+class Homed(Protocol):
+    """An object that belongs to one event loop.
+
+    Attributes:
+        home: That loop; `None` until its first use, which makes the caller's loop its home.
+    """
+
+    home: asyncio.AbstractEventLoop | None
+
+
+_HomedT = TypeVar("_HomedT", bound=Homed)
+
+
+def at_home(
+    method: Callable[Concatenate[_HomedT, _P], Coroutine[Any, Any, _T]],
+) -> Callable[Concatenate[_HomedT, _P], Coroutine[Any, Any, _T]]:
+    """Let an async method run on its object's home loop, wherever it is awaited; cancelling the wait cancels it."""
+
+    @wraps(method)
+    async def hop(self: _HomedT, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        here = asyncio.get_running_loop()
+        self.home = self.home or here
+        if self.home is here:
+            return await method(self, *args, **kwargs)
+        return await asyncio.wrap_future(_submit(method(self, *args, **kwargs), self.home))
+
+    return hop
 
 
 def run_sync(coro: Coroutine[Any, Any, _T]) -> _T:

@@ -6,14 +6,24 @@ lost connection makes rows stale, never flat. A good quote is never overwritten 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from datetime import datetime
+from collections.abc import Callable, Collection, Iterable
+from datetime import datetime, timedelta
 from functools import partial
 from typing import NamedTuple
 
 import polars as pl
 
-from v6kit.contracts import AccountPosition, Instrument, PositionUpdate, Quality, Quote, Right, label
+from v6kit.contracts import (
+    AccountPosition,
+    Instrument,
+    PortfolioValue,
+    PositionUpdate,
+    Quality,
+    Quote,
+    Right,
+    Source,
+    label,
+)
 from v6kit.ledger import INSTANT, NO_INSTANT, STAMP, Decision, LedgerTable, Moment, Rows, TableSpec
 
 Key = tuple[str, int]
@@ -21,6 +31,10 @@ _INSTRUMENT = (
     "symbol", "sec_type", "right", "strike", "expiry", "multiplier", "exchange", "currency", "local_symbol",
     "trading_class",
 )  # fmt: skip
+# Two sources of one contract overlap by no more than this: the worker books its snapshots when its cycle ends, and a
+# stream may have begun meanwhile. A quote that is older still means that somebody has set the clock back.
+_OVERLAP = timedelta(minutes=5)
+_MARKET = ("mid", "last")  # marks that the market itself made, not a model or yesterday
 _GREEKS = ("delta", "gamma", "vega", "theta", "implied_vol", "underlying_price", "model_price")
 
 
@@ -153,16 +167,18 @@ class PositionBook(LedgerTable[BookRow, BookState]):
             return 0
         return await self._change(partial(_record, updates=wanted))
 
-    async def sync(self, positions: Iterable[AccountPosition]) -> int:
+    async def sync(self, positions: Iterable[AccountPosition], accounts: Collection[str] | None = None) -> int:
         """Make the book hold exactly these positions, in one commit; what is missing from them is closed.
 
         Args:
             positions: The complete answer of one session, never half of one.
+            accounts: Those that the answer is complete for, the ones of its login; default all accounts of the book.
 
         Returns:
             How many rows were written.
         """
-        return await self._change(partial(_sync, positions=list(positions)))
+        covered = None if accounts is None else frozenset(accounts)
+        return await self._change(partial(_sync, positions=list(positions), accounts=covered))
 
     async def mark_stale(self, conids: Iterable[int] | None = None) -> int:
         """Say of quotes that they may be out of date: of these contracts, or of all. Returns how many rows changed."""
@@ -196,7 +212,9 @@ def _record(state: BookState, _moment: Moment, *, updates: list[PositionUpdate])
     return Decision(list(rows.values()), len(rows))
 
 
-def _sync(state: BookState, moment: Moment, *, positions: list[AccountPosition]) -> Decision[BookRow, int]:
+def _sync(
+    state: BookState, moment: Moment, *, positions: list[AccountPosition], accounts: frozenset[str] | None
+) -> Decision[BookRow, int]:
     held = {(position.account, position.instrument.conid): position for position in positions}
     updates = [
         PositionUpdate(
@@ -210,7 +228,7 @@ def _sync(state: BookState, moment: Moment, *, positions: list[AccountPosition])
     updates += [
         PositionUpdate(account=row.account, instrument=row.instrument(), position=0.0)
         for key, row in state.rows.items()
-        if key not in held
+        if key not in held and (accounts is None or row.account in accounts)
     ]
     return _record(state, moment, updates=updates)
 
@@ -226,24 +244,27 @@ def _mark_stale(state: BookState, _moment: Moment, *, conids: frozenset[int] | N
 
 def merge(known: BookRow | None, update: PositionUpdate) -> BookRow | None:
     """Return the row that an update makes of what was known, or `None` if it tells nothing new."""
-    if known is None:
-        if not update.position:
-            return None  # not held, and nobody says that it is
-        known = _new_row(update)
-    elif update.request_id is not None and (known.request_id, known.attempt) == (update.request_id, update.attempt):
+    if (known is None or known.position == 0) and not update.position:
+        return None  # not held, and nobody says that it is
+    before = _new_row(update) if known is None else known
+    if update.request_id is not None and (before.request_id, before.attempt) == (update.request_id, update.attempt):
         return None
-    row = known
+    row = before
     if update.position is not None:
         row = _with_position(row, update.position, update.avg_cost)
     if update.portfolio is not None:
-        row = _with_portfolio(row, update)
+        row = _with_portfolio(row, update.portfolio)
     if update.quote is not None:
         row = _with_quote(row, update.quote)
     if update.request_id is not None:
         row = row._replace(request_id=update.request_id, attempt=update.attempt)
     if update.quality is not None:
         row = row._replace(quality=update.quality.value, error_code=update.error_code, change=update.quality.upper())
-    return None if row == known and row.change != "OPEN" else _valued(row)
+    if known is not None and row._replace(change=known.change) == known:
+        return None
+    if before.change == "OPEN" and before.seq == 0 and row.position:
+        row = row._replace(change="OPEN")  # opened by this very commit, whatever else it tells
+    return _valued(row)
 
 
 def _new_row(update: PositionUpdate) -> BookRow:
@@ -271,47 +292,69 @@ def _with_position(row: BookRow, position: float, avg_cost: float | None) -> Boo
     return row._replace(position=position, avg_cost=cost, change="CLOSE" if position == 0 else "POSITION")
 
 
-def _with_portfolio(row: BookRow, update: PositionUpdate) -> BookRow:
-    value = update.portfolio
-    if value is None:
+def _with_portfolio(row: BookRow, value: PortfolioValue) -> BookRow:
+    if value.realized_pnl is not None:
+        row = row._replace(realized_pnl=value.realized_pnl, change="PORTFOLIO")
+    # A quote of our own says more than a valuation that may be three minutes old.
+    is_quoted = row.mark is not None and row.source != Source.PORTFOLIO and row.quality in (Quality.OK, Quality.PARTIAL)
+    is_newer = row.received_at is not None and row.received_at > value.received_at
+    if value.mark is None or is_quoted or is_newer:
         return row
-    row = row._replace(realized_pnl=value.realized_pnl, change="PORTFOLIO" if row.change != "OPEN" else "OPEN")
-    if row.quality in (Quality.OK, Quality.PARTIAL) or value.mark is None:
-        return row  # a quote of our own says more than a valuation that may be three minutes old
     return row._replace(
         mark=value.mark,
         mark_source="portfolio",
-        source="portfolio",
+        source=Source.PORTFOLIO.value,
         received_at=value.received_at,
         quality=Quality.PARTIAL.value,
+        change="PORTFOLIO",
     )
 
 
 def _with_quote(row: BookRow, quote: Quote) -> BookRow:
+    if _is_late(row, quote):
+        return row
     mark, mark_source = quote.mark()
     fields: dict[str, object] = {
         "requested_at": quote.requested_at,
         "market_data_type": quote.market_data_type,
-        "error_code": quote.error_code,
         "change": "QUOTE",
     }
-    if mark is not None:
+    if quote.error_code is not None:
+        fields["error_code"] = quote.error_code
+    if _says_less(row, quote):
+        if row.mark is None:
+            fields["quality"] = Quality.PARTIAL.value
+    else:
         fields |= {
             "source": quote.source.value,
             "received_at": quote.received_at,
             "quality": quote.quality.value,
             "mark": mark,
             "mark_source": mark_source,
+            "error_code": quote.error_code,
         }
         # Bid and ask belong together: a side that is not quoted now must not be filled with an older one.
         if quote.bid is not None or quote.ask is not None:
             fields |= {name: getattr(quote, name) for name in ("bid", "ask", "bid_size", "ask_size")}
-        fields |= {name: value for name in ("last", "close") if (value := getattr(quote, name)) is not None}
-    elif row.mark is None:
-        fields["quality"] = Quality.PARTIAL.value
+    fields |= {name: value for name in ("last", "close") if (value := getattr(quote, name)) is not None}
     if quote.delta is not None:
         fields |= {name: getattr(quote, name) for name in _GREEKS}
     return row._replace(**fields)  # type: ignore[arg-type]  # the names are the row's own
+
+
+def _is_late(row: BookRow, quote: Quote) -> bool:
+    """Tell whether a newer quote of our own has come in before this one."""
+    if row.received_at is None or row.source == Source.PORTFOLIO:
+        return False
+    return timedelta(0) < row.received_at - quote.received_at <= _OVERLAP
+
+
+def _says_less(row: BookRow, quote: Quote) -> bool:
+    """Tell whether a quote must leave the prices alone: it has none, or only a model's beside a good one's."""
+    if quote.mark()[0] is None:
+        return True
+    is_market = quote.bid is not None or quote.ask is not None or quote.last is not None
+    return not is_market and row.quality == Quality.OK and row.mark_source in _MARKET
 
 
 def _valued(row: BookRow) -> BookRow:

@@ -14,21 +14,27 @@ import logging
 import os
 import secrets
 import socket
-import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Any, Generic
+from datetime import timedelta
+from typing import Generic, NoReturn
 
 import polars as pl
-from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    retry_if_exception_type,
+    stop_after_delay,
+    wait_random_exponential,
+)
 
 from v6kit.clock import Clock
 from v6kit.errors import ContentionError, StorageError
 from v6kit.ledger import snapshot
-from v6kit.ledger.spec import NO_INSTANT, Decision, Moment, ResultT, Rows, RowT, StateT, TableSpec
+from v6kit.ledger.fold import Fold, Job, Plan
+from v6kit.ledger.spec import Decision, Moment, ResultT, Rows, RowT, StateT, TableSpec
 from v6kit.ledger.store import CommitRefusedError, Store, storage_errors
 from v6kit.ledger.upkeep import Upkeep
 
@@ -39,21 +45,8 @@ class _OutdatedError(Exception):
     """Others have committed since the state was read, so the decision must be made again."""
 
 
-@dataclass(slots=True)
-class _Job:
-    """One change that waits for its commit, and who waits for it."""
-
-    decide: Callable[[Any, Moment], Decision[Any, Any]]
-    future: Future[Any] = field(default_factory=Future)
-
-
-@dataclass(slots=True)
-class _Plan:
-    """What a group of jobs wants to commit together, and what each of them gets afterwards."""
-
-    batches: list[Rows[Any]] = field(default_factory=list)
-    outcomes: list[tuple[_Job, Any, BaseException | None]] = field(default_factory=list)
-    seq: int = 0
+class _UnwritableError(Exception):
+    """A job of this group wants rows that no table takes; nothing was committed, the cause is attached."""
 
 
 class Ledger(Generic[RowT, StateT]):
@@ -88,20 +81,16 @@ class Ledger(Generic[RowT, StateT]):
         self.clock = clock or Clock()
         self._store = Store(uri, self.options)
         self._new_state = new_state
-        self._state: StateT | None = None
+        self._fold: Fold[RowT, StateT] | None = None
         self._deadline = deadline
-        self._seq = 0
-        self._updated_at = NO_INSTANT
-        self._properties: Mapping[str, str] = {}
-        self._lock = threading.Lock()
-        self._jobs: deque[_Job] = deque()
+        self._jobs: deque[Job] = deque()
         self._listeners: list[Callable[[Rows[RowT]], None]] = []
         self._closed = False
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"v6kit-{spec.name}")
         self._upkeep = Upkeep(self._store.uri, self.options, self._write_snapshot)
 
     def __repr__(self) -> str:
-        seen = "closed" if self._closed else "not open" if self._state is None else f"seq {self._seq}"
+        seen = "closed" if self._closed else "not open" if self._fold is None else f"seq {self._fold.seq}"
         return f"Ledger({self.spec.name!r}, {self.uri!r}, {seen})"
 
     @property
@@ -110,9 +99,14 @@ class Ledger(Generic[RowT, StateT]):
         return self._store.uri
 
     @property
+    def version(self) -> int:
+        """The newest version that this process has seen; -1 before the table is open."""
+        return self._fold.version if self._fold is not None else -1
+
+    @property
     def is_open(self) -> bool:
         """Whether the state is in memory."""
-        return self._state is not None and not self._closed
+        return self._fold is not None and not self._closed
 
     def on_commit(self, listener: Callable[[Rows[RowT]], None]) -> None:
         """Call `listener` on the writer thread with the rows of every commit, our own and others', in order."""
@@ -131,10 +125,15 @@ class Ledger(Generic[RowT, StateT]):
         Raises:
             StorageError: From the future: the storage failed. `ContentionError`: others won until the deadline.
         """
-        job = _Job(decide)
         self._refuse_if_closed()
+        job = Job(decide)
         self._jobs.append(job)
-        self._writer.submit(self._drain)
+        try:
+            self._on_writer(self._drain)
+        except StorageError:
+            if job.future.cancel():
+                raise
+            # Closed in between, but the last round took this job along.
         return job.future
 
     def open(self) -> Future[None]:
@@ -143,24 +142,21 @@ class Ledger(Generic[RowT, StateT]):
 
     def set_property(self, name: str, value: str) -> Future[None]:
         """Set one of the table's properties (`v6kit.…`); a decision sees it in `Moment.properties`."""
-        self._refuse_if_closed()
-        return self._writer.submit(self._set_property, name, value)
+        return self._on_writer(self._set_property, name, value)
 
     def refresh(self) -> Future[bool]:
         """Take in what others have committed; the future tells whether there was anything."""
-        self._refuse_if_closed()
-        return self._writer.submit(self._refresh)
+        return self._on_writer(self._refresh)
 
     def read(self, look: Callable[[StateT], ResultT]) -> ResultT:
         """Return `look(state)`: the committed state as this process knows it, without I/O."""
-        with self._lock:
-            if self._state is None or self._closed:
-                raise StorageError(f"{self.spec.name} at {self.uri} is not open; await its initialize() first")
-            return look(self._state)
+        if self._fold is None or self._closed:
+            raise StorageError(f"{self.spec.name} at {self.uri} is not open; await its initialize() first")
+        return self._fold.read(look)
 
     def property(self, name: str) -> str:
         """Return one of the table's properties as last seen, or an empty string."""
-        return self._properties.get(name, "")
+        return self._fold.properties.get(name, "") if self._fold is not None else ""
 
     def close(self) -> None:
         """Finish what was submitted, stop the threads. Blocks; idempotent."""
@@ -170,18 +166,36 @@ class Ledger(Generic[RowT, StateT]):
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
-            raise StorageError(f"{self.spec.name} at {self.uri} is closed; open it again to go on")
+            raise StorageError(f"{self.spec.name} at {self.uri} is closed; make a new one to go on")
+
+    def _on_writer(self, call: Callable[..., ResultT], *args: object) -> Future[ResultT]:
+        self._refuse_if_closed()
+        try:
+            return self._writer.submit(call, *args)
+        except RuntimeError as error:  # it shut down after the look at `_closed`
+            raise StorageError(f"{self.spec.name} at {self.uri} is closed; make a new one to go on") from error
 
     # --- on the writer thread -----------------------------------------------------------------------------------
 
     def _drain(self) -> None:
         jobs = [self._jobs.popleft() for _ in range(len(self._jobs))]
         jobs = [job for job in jobs if job.future.set_running_or_notify_cancel()]
-        if not jobs:
-            return  # an earlier round took them along
+        if jobs:  # else an earlier round took them along
+            self._finish(jobs)
+        if self._fold is not None:
+            self._upkeep.consider(self._fold.version)
+
+    def _finish(self, jobs: Sequence[Job]) -> None:
+        """Give each job its result or its error."""
         try:
-            self._ensure_open()
             plan = self._settle(jobs)
+        except _UnwritableError as error:
+            if len(jobs) > 1:
+                for job in jobs:  # one by one, so that the error meets the one that it belongs to
+                    self._finish([job])
+            else:
+                jobs[0].future.set_exception(error.__cause__ or error)
+            return
         except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to those who wait
             for job in jobs:
                 job.future.set_exception(error)
@@ -191,156 +205,143 @@ class Ledger(Generic[RowT, StateT]):
                 job.future.set_result(result)
             else:
                 job.future.set_exception(failure)
-        self._upkeep.consider(self._store.version)
 
-    def _ensure_open(self) -> None:
-        if self._state is not None:
-            return
+    def _current(self) -> Fold[RowT, StateT]:
+        """Return the fold, brought up to the store's version: a commit is safe only on top of all that it follows."""
+        fold = self._fold
+        if fold is None or fold.is_broken:
+            return self._open()
+        if fold.version != self._store.version:
+            self._take_in(fold)
+        return fold
+
+    def _open(self) -> Fold[RowT, StateT]:
         self._store.open_or_create(self.spec)
-        state = self._new_state()
+        fold = Fold(self.spec, self._new_state())
         start = snapshot.read(self._store, self.spec, self.options)
-        if start is not None and start.rows.height:
-            state.apply(start.rows)
-            self._updated_at = start.rows["updated_at"].max()  # type: ignore[assignment]  # polars: any scalar
-        self._seq = start.seq if start is not None else 0
-        with self._lock:
-            self._state = state
-        self._take_in()
-        with self._lock:
-            held = state.held()
-        for rows in held:
+        if start is not None:
+            fold.start_from(start.rows, start.seq, start.updated_at)
+        self._absorb_newer(fold)
+        self._fold = fold
+        for rows in fold.held()[0]:
             self._tell(rows)
+        return fold
 
-    def _settle(self, jobs: Sequence[_Job]) -> _Plan:
+    def _settle(self, jobs: Sequence[Job]) -> Plan:
         """Decide and commit until it holds, or the deadline passes."""
-        retrying = Retrying(
+        plan, is_newest = Plan(), False
+        for attempt in self._rounds():
+            with attempt:
+                fold = self._current()
+                plan = fold.plan(jobs, self._moment(fold))
+                if plan.batches:
+                    self._commit(fold, plan)
+                elif not is_newest and self._refresh():
+                    # Nothing to commit, so no commit proves that the state was the newest one.
+                    is_newest = True
+                    raise _OutdatedError
+        return plan
+
+    def _rounds(self) -> Retrying:
+        return Retrying(
             retry=retry_if_exception_type(_OutdatedError),
             stop=stop_after_delay(self._deadline),
             wait=wait_random_exponential(multiplier=0.002, max=0.1),
+            retry_error_callback=self._give_up,
         )
-        current = False
-        try:
-            for attempt in retrying:
-                with attempt:
-                    plan = self._decide(jobs)
-                    if plan.batches:
-                        self._commit(plan)
-                    elif not current and self._refresh():
-                        # Nothing to commit, so no commit proves that the state was the newest one.
-                        current = True
-                        raise _OutdatedError
-        except RetryError as error:
-            raise ContentionError(
-                f"other writers won every round at {self.uri} for {self._deadline.total_seconds():g} s; nothing was "
-                "changed. Try again, or run fewer workers on this lake"
-            ) from error
-        return plan
 
-    def _decide(self, jobs: Sequence[_Job]) -> _Plan:
-        """Let each job see the effect of those before it; leave the state as it was."""
-        plan = _Plan(seq=self._seq)
-        with self._lock:
-            state = self._state
-            assert state is not None  # noqa: S101 - for the type checker: _ensure_open came before
-            moment = self._moment()
-            undo: list[Callable[[], None]] = []
-            for job in jobs:
-                try:
-                    decision = job.decide(state, moment._replace(seq=plan.seq + 1))
-                except Exception as error:  # noqa: BLE001 - a refusal belongs to this job's caller alone
-                    plan.outcomes.append((job, None, error))
-                    continue
-                plan.outcomes.append((job, decision.result, None))
-                if len(decision.rows):
-                    rows = self._stamp(decision.rows, moment, plan.seq + 1)
-                    plan.seq += len(rows)
-                    plan.batches.append(rows)
-                    if job is not jobs[-1]:
-                        undo.append(state.apply(rows))
-            for take_back in reversed(undo):
-                take_back()
-        return plan
+    def _give_up(self, lost: RetryCallState) -> NoReturn:
+        raise ContentionError(
+            f"other writers won every round at {self.uri} for {self._deadline.total_seconds():g} s; nothing was "
+            "changed. Try again, or run fewer workers on this lake"
+        ) from (lost.outcome.exception() if lost.outcome is not None else None)
 
-    def _moment(self) -> Moment:
+    def _moment(self, fold: Fold[RowT, StateT]) -> Moment:
         return Moment(
-            now=max(self.clock.now(), self._updated_at),
-            version=self._store.version + 1,
-            seq=self._seq + 1,
+            now=max(self.clock.now(), fold.updated_at),
+            version=fold.version + 1,
+            seq=fold.seq + 1,
             by=self.actor,
             lookup=self._lookup,
-            properties=self._properties,
+            properties=fold.properties,
         )
 
-    def _stamp(self, rows: Rows[RowT], moment: Moment, seq: int) -> Rows[RowT]:
-        if isinstance(rows, pl.DataFrame):
-            return rows.with_columns(
-                pl.int_range(seq, seq + rows.height, dtype=pl.Int64).alias("seq"),
-                pl.lit(moment.version, pl.Int64).alias("version"),
-                pl.lit(moment.now, self.spec.columns["updated_at"]).alias("updated_at"),
-                pl.lit(self.actor, pl.String).alias("updated_by"),
-            ).select(list(self.spec.columns))
-        return self.spec.stamp(rows, seq, moment.version, moment.now, self.actor)
-
-    def _commit(self, plan: _Plan) -> None:
+    def _commit(self, fold: Fold[RowT, StateT], plan: Plan) -> None:
         commit_id = secrets.token_hex(8)
-        version = self._store.version
         try:
-            self._store.append(self.spec.gather(plan.batches), commit_id)
+            frame = self.spec.gather(plan.batches)
+        except Exception as error:
+            raise _UnwritableError from error
+        try:
+            self._store.append(frame, commit_id)
         except CommitRefusedError as error:
-            if not self._landed(commit_id, version, error):
+            if not self._landed(commit_id, fold.version, error):
                 raise _OutdatedError from error
+            self._take_in(fold)
         else:
-            self._absorb(plan.batches, plan.seq)
+            fold.absorb(plan.batches, self._store.version)
+            for rows in plan.batches:
+                self._tell(rows)
 
     def _landed(self, commit_id: str, version: int, error: CommitRefusedError) -> bool:
         """Settle an outcome that is unknown: an error may be a lost race, a lost answer, or a commit that failed.
 
         Raises:
-            StorageError: Nobody else has committed, so the storage itself refused; the cause is attached.
+            StorageError: Nobody else has committed, so the storage itself refused; or it does not answer any more, and
+                the outcome stays unknown. The text says which, the cause is attached.
         """
-        if not self._store.refresh():
+        asking = Retrying(
+            retry=retry_if_exception(lambda problem: type(problem) is StorageError),  # its subclasses will not pass
+            stop=stop_after_delay(self._deadline),
+            wait=wait_random_exponential(multiplier=0.05, max=2),
+            reraise=True,
+        )
+        try:
+            landed = asking(self._look_for, commit_id, version)
+        except StorageError as silence:
+            raise StorageError(
+                f"a commit failed at {self.uri} ({error}), and whether it went through is not known, since the table "
+                f"cannot be read: {silence}. Look at it before you try again"
+            ) from silence
+        if self._store.version == version:
             raise StorageError(f"the commit failed at {self.uri} and nothing was changed: {error}") from error
-        landed = self._store.landed(commit_id, version)
-        self._take_in()
         return landed
 
+    def _look_for(self, commit_id: str, version: int) -> bool:
+        self._store.refresh()
+        return self._store.landed(commit_id, version)
+
     def _refresh(self) -> bool:
-        self._ensure_open()
-        if not self._store.refresh():
-            return False
-        self._take_in()
-        return True
+        before = self._fold.version if self._fold is not None else None
+        fold = self._current()
+        if self._store.refresh():
+            self._take_in(fold)
+        return fold.version != before
 
     def _set_property(self, name: str, value: str) -> None:
-        self._ensure_open()
-        self._store.set_property(name, value)
-        self._take_in()
+        for attempt in self._rounds():
+            with attempt:
+                fold = self._current()
+                try:
+                    self._store.set_property(name, value)
+                except StorageError as error:
+                    self._store.refresh()
+                    if self._store.version == fold.version:
+                        raise
+                    raise _OutdatedError from error
+        self._current()
 
-    def _take_in(self) -> None:
+    def _take_in(self, fold: Fold[RowT, StateT]) -> None:
         """Fold the rows that the store's version has and the state has not."""
-        self._properties = self._store.properties
-        frame = self._store.rows_since(self._seq, self.spec.empty())
-        if frame.height:
-            self._absorb([frame], frame["seq"][-1])
-
-    def _absorb(self, batches: Sequence[Rows[RowT]], seq: int) -> None:
-        with self._lock:
-            state = self._state
-            assert state is not None  # noqa: S101 - for the type checker: _ensure_open came before
-            for rows in batches:
-                state.apply(rows)
-            self._seq = seq
-            self._updated_at = self._newest_instant(batches[-1])
-        for rows in batches:
+        rows = self._absorb_newer(fold)
+        if rows.height:
             self._tell(rows)
 
-    def _newest_instant(self, rows: Rows[RowT]) -> datetime:
-        instant: datetime = (
-            rows["updated_at"][-1]
-            if isinstance(rows, pl.DataFrame)
-            else rows[-1][self.spec.row_fields().index("updated_at")]
-        )
-        return instant
+    def _absorb_newer(self, fold: Fold[RowT, StateT]) -> pl.DataFrame:
+        rows = self._store.rows_since(fold.seq, self.spec.empty())
+        fold.properties = self._store.properties
+        fold.absorb([rows] if rows.height else [], self._store.version)
+        return rows
 
     def _tell(self, rows: Rows[RowT]) -> None:
         for listener in self._listeners:
@@ -358,11 +359,9 @@ class Ledger(Generic[RowT, StateT]):
 
     def _write_snapshot(self, store: Store) -> None:
         """Write the state beside the table; on the upkeep thread, with its store."""
-        with self._lock:
-            if self._state is None:
-                return
-            held, seq = self._state.held(), self._seq
-        snapshot.write(store, self.spec.gather(held), seq, self.options)
+        if self._fold is not None and not self._fold.is_broken:
+            held, seq, updated_at = self._fold.held()
+            snapshot.write(store, snapshot.Snapshot(self.spec.gather(held), seq, updated_at), self.options)
 
 
 def newest_per_key(rows: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:

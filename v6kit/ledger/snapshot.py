@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -18,37 +19,54 @@ from v6kit.ledger.spec import TableSpec
 from v6kit.ledger.store import Store
 
 FOLDER = "_snapshot"  # a leading underscore hides it from readers and from vacuum
-_TABLE_ID, _SEQ = "v6kit.table", "v6kit.seq"
+_TABLE_ID, _SEQ, _UPDATED_AT = "v6kit.table", "v6kit.seq", "v6kit.updated_at"
+_RECENT, _TRIES = 10, 10
 _log = logging.getLogger("v6kit.ledger")
 
 
 class Snapshot(NamedTuple):
-    """The rows that a state held, and the last seq that it had seen."""
+    """The rows that a state held, and the last seq and instant that it had seen."""
 
     rows: pl.DataFrame
     seq: int
+    updated_at: datetime
 
 
-def write(ledger: Store, held: pl.DataFrame, seq: int, options: Mapping[str, str]) -> None:
+def write(ledger: Store, snapshot: Snapshot, options: Mapping[str, str]) -> None:
     """Replace the snapshot of `ledger`."""
     beside = Store(f"{ledger.uri}/{FOLDER}", options)
-    beside.overwrite(held, {_TABLE_ID: ledger.table_id, _SEQ: str(seq)})
+    seen = {_SEQ: str(snapshot.seq), _UPDATED_AT: snapshot.updated_at.isoformat()}
+    beside.overwrite(snapshot.rows, {_TABLE_ID: ledger.table_id, **seen})
     beside.open()
-    beside.checkpoint()
     beside.vacuum()
+    beside.checkpoint()
 
 
 def read(ledger: Store, spec: TableSpec[Any], options: Mapping[str, str]) -> Snapshot | None:
     """Return the snapshot of `ledger`, or `None` where there is none that fits this table and schema."""
     beside = Store(f"{ledger.uri}/{FOLDER}", options)
     try:
-        commit = beside.last_commit()
+        commit = _newest(beside)
         if commit.get(_TABLE_ID) != ledger.table_id:
             return None
         rows = beside.scan(beside.files(), spec.empty()).collect()
+        return Snapshot(rows.sort("seq"), int(commit[_SEQ]), datetime.fromisoformat(commit[_UPDATED_AT]))
     except TableMissingError:
         return None
-    except (StorageError, pl.exceptions.PolarsError) as error:
+    except (StorageError, pl.exceptions.PolarsError, OSError, LookupError, ValueError) as error:
         _log.warning("the snapshot at %s cannot be read, so the whole ledger is folded: %s", beside.uri, error)
         return None
-    return Snapshot(rows.sort("seq"), int(commit[_SEQ]))
+
+
+def _newest(beside: Store) -> dict[str, Any]:
+    """Return the commit that wrote the rows which the handle sees; others may be writing the next one right now.
+
+    Raises:
+        StorageError: It is replaced faster than it can be read.
+    """
+    for _ in range(_TRIES):
+        # A vacuum that removed something has left commits of its own on top of the snapshot's.
+        commit = next((commit for commit in beside.commits(_RECENT) if _SEQ in commit), {})
+        if not beside.refresh():  # else the log, which knows no handle's version, told of rows that are not these
+            return commit
+    raise StorageError(f"the snapshot at {beside.uri} is replaced faster than it can be read")

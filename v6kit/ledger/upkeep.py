@@ -8,6 +8,7 @@ beside any number of other processes. What fails is logged and done at the next 
 from __future__ import annotations
 
 import logging
+import random
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -43,13 +44,14 @@ class Upkeep:
         self._options = storage_options
         self._write_snapshot = write_snapshot
         self._last: int | None = None
+        self._offset = random.randrange(COMMITS_PER_TURN)  # noqa: S311 - keeps processes from working at one version
         self._busy = threading.Lock()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="v6kit-upkeep")
 
     def consider(self, version: int) -> None:
         """Start a turn if one is due and none is running; returns at once."""
         if self._last is None:
-            self._last = version - version % COMMITS_PER_TURN
+            self._last = version - (version + self._offset) % COMMITS_PER_TURN
         if is_due(version, self._last) and self._busy.acquire(blocking=False):
             self._last = version
             self._thread.submit(self._turn)
@@ -63,6 +65,8 @@ class Upkeep:
             run(Store(self._uri, self._options), self._write_snapshot)
         except StorageError as error:
             _log.warning("upkeep of %s is put off to the next turn: %s", self._uri, error)
+        except Exception:  # noqa: BLE001 - whatever it is, it must not end the thread in silence
+            _log.exception("upkeep of %s failed; the next turn tries again", self._uri)
         finally:
             self._busy.release()
 
@@ -76,7 +80,7 @@ def run(store: Store, write_snapshot: Callable[[Store], None] | None = None) -> 
     store.open()
     if store.shape(TARGET_BYTES).small_files >= SMALL_FILES_DUE:
         store.compact(TARGET_BYTES)
-    if write_snapshot is not None:
-        write_snapshot(store)
-    store.checkpoint()
     store.vacuum()
+    store.checkpoint()
+    if write_snapshot is not None:
+        write_snapshot(store)  # last, since it is the one step that the ledger can do without

@@ -155,9 +155,8 @@ def claim(
 ) -> Verdict:
     """Claim what is due; requests whose last attempt was lost with its worker become `FAILED` in the same commit."""
     rows: list[QueuedPosition] = []
-    claimed: list[QueuedPosition] = []
-    exhausted = 0
-    while len(claimed) < limit:
+    claimed = exhausted = 0
+    while claimed < limit:
         due = state.due(moment.now, limit + exhausted, priority=priority, aging_after=aging_after)[len(rows) :]
         if not due:
             break
@@ -166,7 +165,8 @@ def claim(
                 exhausted += 1
                 rows.append(_exhausted(item))
                 continue
-            claimed.append(
+            claimed += 1
+            rows.append(
                 item._replace(
                     status=Status.PROCESSING.value,
                     attempt=item.attempt + 1,
@@ -176,8 +176,8 @@ def claim(
                     change="CLAIM",
                 )
             )
-            rows.append(claimed[-1])
-    return Decision(rows, claimed)
+    stamped = _verdict(rows, moment)
+    return stamped._replace(result=[row for row in stamped.result if row.status == Status.PROCESSING])
 
 
 def _exhausted(item: QueuedPosition) -> QueuedPosition:
@@ -185,8 +185,15 @@ def _exhausted(item: QueuedPosition) -> QueuedPosition:
     return item._replace(
         status=Status.FAILED.value,
         error_message=f"attempts used up ({item.attempt} of {item.max_attempts}): {reason}",
+        lease_until=None,
         change="EXHAUST",
     )
+
+
+def _verdict(rows: Sequence[QueuedPosition], moment: Moment) -> Verdict:
+    """Return rows that are also the result: as they will stand in the table, stamp and all."""
+    stamped = SPEC.stamp(rows, moment.seq, moment.version, moment.now, moment.by)
+    return Decision(stamped, stamped)
 
 
 def settle(
@@ -272,7 +279,7 @@ def change_claimed(
     for request_id, item in find(state, moment, list(claims)).items():
         check_claim(item, claims[request_id], moment)
         rows.append(change(item))
-    return Decision(rows, rows)
+    return _verdict(rows, moment)
 
 
 def released(item: QueuedPosition) -> QueuedPosition:
@@ -293,7 +300,7 @@ def cancel(state: QueueState, moment: Moment, ids: Sequence[str]) -> Verdict:
                 f"request {item.request_id} ({item.symbol}) is {item.status} and cannot be cancelled"
             )
         rows.append(item._replace(status=Status.CANCELLED.value, lease_until=None, change="CANCEL"))
-    return Decision(rows, rows)
+    return _verdict(rows, moment)
 
 
 def redrive(state: QueueState, moment: Moment, ids: Sequence[str] | None) -> Verdict:
@@ -314,8 +321,7 @@ def redrive(state: QueueState, moment: Moment, ids: Sequence[str] | None) -> Ver
             rows[item.account, item.conid] = item._replace(
                 status=Status.PENDING.value, attempt=0, available_at=moment.now, claim_id=None, change="REDRIVE"
             )
-    redriven = list(rows.values())
-    return Decision(redriven, redriven)
+    return _verdict(list(rows.values()), moment)
 
 
 def prioritise(state: QueueState, moment: Moment, ids: Sequence[str], priority: int) -> Verdict:
@@ -328,7 +334,7 @@ def prioritise(state: QueueState, moment: Moment, ids: Sequence[str], priority: 
             )
         if item.priority != priority:
             rows.append(item._replace(priority=priority, change="PRIORITISE"))
-    return Decision(rows, rows)
+    return _verdict(rows, moment)
 
 
 def find(state: QueueState, moment: Moment, ids: Sequence[str]) -> dict[str, QueuedPosition]:

@@ -21,10 +21,11 @@ _RANDOM = (26, 27, 28, 29, 30, 31, 32, 33, 34, 35)
 
 
 class RequestIds:
-    """Makes ids that increase within one process."""
+    """Makes ids that increase within one process, even if its clock goes back."""
 
     def __init__(self) -> None:
         self._next = 0
+        self._milliseconds = 0
 
     def take(self, count: int, now: datetime) -> list[str]:
         """Return `count` new ids, in increasing order.
@@ -32,9 +33,11 @@ class RequestIds:
         Made column by column, since one `uuid.uuid4()` after the other takes four times as long as writing the rows.
         """
         text = bytearray(b"00000000-0000-7000-8000-000000000000" * count)
-        milliseconds = f"{int(now.timestamp() * 1000):012x}".encode()
+        self._milliseconds = max(self._milliseconds, int(now.timestamp() * 1000))
         if self._next + count > 2**_COUNTER_BITS:
             self._next = 0
+            self._milliseconds += 1  # RFC 9562, 6.2: a counter that rolls over moves the time ahead
+        milliseconds = f"{self._milliseconds:012x}".encode()
         numbers = array("I", range(self._next, self._next + count))
         self._next += count
         numbers.byteswap()  # big-endian, so that the text sorts as the number does

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -16,17 +16,17 @@ from typing import Any
 import polars as pl
 
 from v6kit.clock import Clock
-from v6kit.contracts import check_instant, check_int, check_text
+from v6kit.contracts import check_int, check_text
 from v6kit.errors import StorageError
 from v6kit.ledger import Decision, LedgerTable, Moment
 from v6kit.queue import decisions
 from v6kit.queue.ids import RequestIds
+from v6kit.queue.intake import MANY, as_wanted, check_small, check_span
 from v6kit.queue.requests import (
     LIVE,
     MAX_ATTEMPTS,
     MONITORING_PRIORITY,
     SPEC,
-    WANTED_COLUMNS,
     Backoff,
     Claims,
     Outcome,
@@ -38,7 +38,7 @@ from v6kit.queue.requests import (
 from v6kit.queue.state import QueueState
 
 PAUSED = "v6kit.paused"
-_MANY = 1_000  # from here on a frame is faster than rows
+_ENDED_HELD = 10_000
 
 
 class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
@@ -68,9 +68,10 @@ class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
         super().__init__(uri, storage_options=storage_options, clock=clock)
         self.worker_id = check_text("worker_id", worker_id) if worker_id is not None else self.ledger.actor
         self.backoff = backoff or Backoff()
-        self.aging_after = aging_after
+        self.aging_after = check_span("aging_after", aging_after) if aging_after is not None else None
         self._ids = RequestIds()
         self._claims: dict[str, str] = {}  # request_id → claim_id of what this object has claimed
+        self._ended: dict[str, str] = {}  # the same of what it has settled lately, so that settling again is harmless
 
     def _new_state(self) -> QueueState:
         return QueueState()
@@ -113,7 +114,9 @@ class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
         Returns:
             One id per item, in order.
         """
-        wanted = as_wanted(items)
+        # Mappings are checked one by one, which takes a second for 200,000: too long for a loop that serves others.
+        is_long = isinstance(items, Sized) and not isinstance(items, pl.DataFrame) and len(items) >= MANY
+        wanted = await asyncio.to_thread(as_wanted, items) if is_long else as_wanted(items)
         if not len(wanted):
             return []
         return await self._change(partial(decisions.insert, wanted=wanted, ids=self._ids))
@@ -137,9 +140,8 @@ class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
         """
         check_int("limit", limit)
         if priority is not None:
-            check_int("priority", priority)
-        if lease <= timedelta(0):
-            raise ValueError(f"lease must be longer than nothing, got {lease!r}")
+            check_small("priority", priority)
+        check_span("lease", lease)
 
         def decide(state: QueueState, moment: Moment) -> decisions.Verdict:
             if moment.properties.get(PAUSED):
@@ -184,8 +186,7 @@ class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
 
     async def extend_lease(self, items: Claims, lease: timedelta = timedelta(seconds=60)) -> None:
         """Let claims last until `lease` from now, all or none; raises as `mark_success`."""
-        if lease <= timedelta(0):
-            raise ValueError(f"lease must be longer than nothing, got {lease!r}")
+        check_span("lease", lease)
         claims = self._fence(items)
 
         def decide(state: QueueState, moment: Moment) -> decisions.Verdict:
@@ -227,7 +228,7 @@ class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
 
     async def prioritise(self, items: Claims, priority: int = 1) -> None:
         """Give live requests another priority, all or none."""
-        check_int("priority", priority)
+        check_small("priority", priority)
         ids = [request_id(item) for item in as_list(items)]
         await self._change(partial(decisions.prioritise, ids=ids, priority=priority))
 
@@ -276,6 +277,11 @@ class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
         settled = await self._change(
             partial(decisions.settle, outcomes=fenced, backoff=self.backoff, refuse_stale=refuse_stale)
         )
+        for done in settled.settled:
+            if claim_id := self._claims.get(done):
+                self._ended[done] = claim_id
+        for done in tuple(self._ended)[: max(len(self._ended) - _ENDED_HELD, 0)]:
+            self._ended.pop(done, None)
         self._drop([*settled.settled, *settled.stale])
         return settled
 
@@ -285,7 +291,8 @@ class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
     def _claim_of(self, item: QueuedPosition | str) -> tuple[str, str | None]:
         if isinstance(item, QueuedPosition):
             return item.request_id, item.claim_id
-        return request_id(item), self._claims.get(item)
+        known = request_id(item)
+        return known, self._claims.get(known) or self._ended.get(known)
 
     def _drop(self, ids: Iterable[str]) -> None:
         for known in ids:
@@ -306,67 +313,3 @@ def as_list(items: Claims) -> list[QueuedPosition | str]:
     if not isinstance(items, Iterable):
         raise TypeError(f"items must be a request, its id, or several of them, got {items!r}")
     return list(items)
-
-
-def as_wanted(items: pl.DataFrame | Iterable[Mapping[str, Any]]) -> Sequence[Wanted] | pl.DataFrame:
-    """Check what is to be queued; many come back as a frame, few as rows.
-
-    Raises:
-        TypeError, ValueError: Naming the column, the value and the item.
-    """
-    if not isinstance(items, pl.DataFrame):
-        rows = [_checked(index, item) for index, item in enumerate(items)]
-        return rows if len(rows) < _MANY else pl.DataFrame(rows, schema=WANTED_COLUMNS, orient="row")
-    _check_names(items.columns, "items")
-    defaults = Wanted._field_defaults
-    frame = items.with_columns(
-        pl.lit(defaults[name], kind).alias(name) for name, kind in WANTED_COLUMNS.items() if name not in items.columns
-    )
-    try:
-        cast = frame.select(pl.col(name).cast(kind) for name, kind in WANTED_COLUMNS.items())
-    except pl.exceptions.PolarsError:
-        cast = frame.clear()
-    if items.height >= _MANY and cast.height and _plausible(frame, cast):
-        return cast
-    # Few, or something is wrong somewhere: the check of one row says what.
-    rows = [_checked(index, row) for index, row in enumerate(frame.iter_rows(named=True))]
-    return rows if len(rows) < _MANY else pl.DataFrame(rows, schema=WANTED_COLUMNS, orient="row")
-
-
-def _check_names(names: Iterable[str], what: str) -> None:
-    names = list(names)
-    if unknown := [name for name in names if name not in Wanted._fields]:
-        raise ValueError(f"{what}: unknown column {unknown[0]!r}; known are {', '.join(Wanted._fields)}")
-    for name in ("conid", "symbol"):
-        if name not in names:
-            raise ValueError(f"{what}: {name!r} is missing, got {', '.join(map(repr, names)) or 'nothing'}")
-
-
-def _plausible(given: pl.DataFrame, cast: pl.DataFrame) -> bool:
-    whole = all(given.schema[name].is_integer() for name in ("conid", "priority", "max_attempts"))
-    return whole and bool(
-        cast.select(
-            pl.all_horizontal(pl.col("conid", "priority", "max_attempts").ge(1).fill_null(value=False).all())
-            & pl.col("symbol").str.strip_chars().eq(pl.col("symbol")).fill_null(value=False).all()
-            & pl.col("symbol").ne("").all()
-            & pl.col("account").is_not_null().all()
-        ).item()
-    )
-
-
-def _checked(index: int, item: Mapping[str, Any]) -> Wanted:
-    if not isinstance(item, Mapping):
-        raise TypeError(f"item {index} must be a mapping with conid and symbol, got {item!r}")
-    _check_names(item, f"item {index}")
-    given = Wanted(**item)
-    try:
-        return Wanted(
-            conid=check_int("conid", given.conid),
-            symbol=check_text("symbol", given.symbol),
-            priority=check_int("priority", given.priority),
-            account=check_text("account", given.account, empty_allowed=True),
-            max_attempts=check_int("max_attempts", given.max_attempts),
-            available_at=None if given.available_at is None else check_instant("available_at", given.available_at),
-        )
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"item {index}: {error}") from None

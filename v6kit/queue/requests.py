@@ -156,6 +156,8 @@ class Outcome:
     @classmethod
     def retry(cls, item: QueuedPosition | str, error_message: str, delay: timedelta | None = None) -> Self:
         """It may work later; fails for good when the attempts are used up."""
+        if delay is not None and not isinstance(delay, timedelta):
+            raise TypeError(f"delay must be a timedelta, got {delay!r} ({type(delay).__name__})")
         if delay is not None and delay < timedelta(0):
             raise ValueError(f"delay must not be negative, got {delay!r}")
         return cls(item, Status.PENDING, check_text("error_message", error_message), delay)

@@ -22,6 +22,7 @@ from v6kit.queue.requests import ACTIVE_PRIORITY, LIVE, SPEC, QueuedPosition, Qu
 
 FINISHED_HELD = 10_000
 _BULK_ROWS = 4 * BLOCK_ROWS  # from here on a frame is cheaper than rows
+_ENTRIES_PER_LIVE, _ENTRIES_SPARE = 4, 4_096
 _MINUTE = timedelta(minutes=1)
 
 
@@ -38,6 +39,7 @@ class QueueState:
         self._ready: dict[int, list[str]] = {}
         self._delayed: list[tuple[datetime, str]] = []
         self._leases: list[tuple[datetime, str]] = []
+        self._expired: set[str] = set()  # leases that were seen to have ended, and went among what is ready
 
     # --- looking ------------------------------------------------------------------------------------------------
 
@@ -83,8 +85,12 @@ class QueueState:
         while len(chosen) < limit and (number := self._next_priority(priority, aged)) is not None:
             request_id = heapq.heappop(self._ready[number])
             item = self.get(request_id)
-            if item is not None and item.priority == number and item.is_due(now):
+            if item is None or item.priority != number or item.status not in LIVE:
+                continue
+            if item.is_due(now):
                 chosen[request_id] = item
+            else:
+                self._delay(item)  # claimed since, or the clock went back
         for item in chosen.values():
             heapq.heappush(self._ready[item.priority], item.request_id)  # still due until a commit says otherwise
         return list(chosen.values())
@@ -99,7 +105,7 @@ class QueueState:
                 by_priority[number] += count
         pending = list(filter(is_pending, map(self._oldest, [*self._ready])))
         pending += filter(is_pending, (self._items.get(request_id) for _, request_id in self._delayed))
-        leased = {request_id for until, request_id in self._leases if until <= now}
+        leased = self._expired.union(request_id for until, request_id in self._leases if until <= now)
         expired = [item for item in map(self._items.get, leased) if item is not None and not is_pending(item)]
         return QueueStats(
             by_status=by_status,
@@ -128,7 +134,8 @@ class QueueState:
             rows = newest_per_key(rows, SPEC.key)
         if not self._items and not self._bulks:
             inserted = pl.lit(value=True)  # no request is known yet, so none can be a later state of a known one
-        is_new = inserted & (pl.col("status") == Status.PENDING) & (pl.col("available_at") <= pl.col("created_at"))
+        untouched = (pl.col("status") == Status.PENDING) & (pl.col("attempt") == 0)
+        is_new = inserted & untouched & (pl.col("available_at") <= pl.col("created_at"))
         undo_others = self._apply_rows(SPEC.to_rows(rows.filter(~is_new)))
         undo_bulks = [self._apply_bulk(bulk) for bulk in split(rows.filter(is_new))]
 
@@ -144,6 +151,7 @@ class QueueState:
             self._forget(row.request_id)
             self._hold(row)
         let_go = self._let_go()
+        self._sweep()
 
         def take_back() -> None:
             for row in let_go:
@@ -152,6 +160,9 @@ class QueueState:
                 self._forget(request_id)
                 if earlier is not None:
                     self._hold(earlier)
+            if let_go or any(earlier is not None and earlier.status not in LIVE for _, earlier in before):
+                # They were held again at the end, but belong where they were.
+                self._finished = dict.fromkeys(sorted(self._finished, key=lambda finished: self._items[finished].seq))
 
         return take_back
 
@@ -191,6 +202,7 @@ class QueueState:
         row = self._items.pop(request_id, None)
         if row is None:
             return
+        self._expired.discard(request_id)
         self._counts[row.status, row.priority] -= 1
         self._retries -= max(row.attempt - 1, 0)
         if row.status not in LIVE:
@@ -209,12 +221,27 @@ class QueueState:
     # --- who is next --------------------------------------------------------------------------------------------
 
     def _index(self, row: QueuedPosition) -> None:
-        if row.status == Status.PROCESSING:
-            heapq.heappush(self._leases, (row.lease_until or row.updated_at, row.request_id))
-        elif row.available_at <= row.updated_at:
+        if row.status == Status.PENDING and row.available_at <= row.updated_at:
             heapq.heappush(self._ready.setdefault(row.priority, []), row.request_id)
         else:
+            self._delay(row)
+
+    def _delay(self, row: QueuedPosition) -> None:
+        if row.status == Status.PENDING:
             heapq.heappush(self._delayed, (row.available_at, row.request_id))
+        else:
+            heapq.heappush(self._leases, (row.lease_until or row.updated_at, row.request_id))
+
+    def _sweep(self) -> None:
+        """Drop entries that are out of date once they prevail; in a process that never claims, nothing else does."""
+        live = sum(count for (status, _), count in self._counts.items() if status in LIVE)
+        entries = len(self._delayed) + len(self._leases) + sum(map(len, self._ready.values()))
+        if entries <= _ENTRIES_PER_LIVE * live + _ENTRIES_SPARE:
+            return
+        self._ready, self._delayed, self._leases = {}, [], []
+        for item in self._items.values():
+            if item.status in LIVE:
+                self._index(item)
 
     def _wake(self, now: datetime) -> None:
         """Move what has become due since the last look among what is ready."""
@@ -223,6 +250,8 @@ class QueueState:
                 item = self._items.get(heapq.heappop(heap)[1])
                 if item is not None and item.is_due(now):
                     heapq.heappush(self._ready.setdefault(item.priority, []), item.request_id)
+                    if item.status == Status.PROCESSING:
+                        self._expired.add(item.request_id)
 
     def _next_priority(self, only: int | None, aged: str) -> int | None:
         """Return which priority's oldest request is next; ids below `aged` count as priority 1."""

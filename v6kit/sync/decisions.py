@@ -21,6 +21,10 @@ from v6kit.queue import ACTIVE_PRIORITY, MONITORING_PRIORITY, Outcome, QueuedPos
 # data that is not subscribed. Source: the TWS API's message codes 200, 354, 10089, 10168.
 PARKING_CODES = frozenset({200, 354, 10089, 10168})
 
+# What these say is true of the login and the pace, not of the request that met it: too many messages, no line left,
+# another session of the login takes the market data.
+BLAMELESS_CODES = frozenset({100, 101, 10197})
+
 
 def to_stream(
     rows: Iterable[BookRow], active: Iterable[ActiveContract], parked: Collection[int]
@@ -109,8 +113,17 @@ class Fetched(NamedTuple):
     parked: str = ""
 
 
-def fetched(item: QueuedPosition, row: BookRow, quote: Quote) -> Fetched:
-    """Return what a quote means for its request."""
+def fetched(item: QueuedPosition, row: BookRow, quote: Quote, *, hold: str | None = None) -> Fetched:
+    """Return what a quote means for its request.
+
+    Args:
+        item: The claimed request.
+        row: The position that it is about.
+        quote: What came.
+        hold: Why the broker starts no snapshot now, if so: then an answer without a price says nothing.
+    """
+    if hold and quote.mark()[0] is None:
+        return Fetched(item, None, None)
     update = PositionUpdate(
         account=row.account,
         instrument=row.instrument(),
@@ -119,6 +132,16 @@ def fetched(item: QueuedPosition, row: BookRow, quote: Quote) -> Fetched:
         attempt=item.attempt,
     )
     return Fetched(item, update, Outcome.success(item))
+
+
+def not_asked(item: QueuedPosition, why: str) -> Fetched:
+    """Return what it means that the gateway refused this contract for the session before."""
+    return Fetched(item, None, Outcome.failed(item, f"not asked for again in this session: {why}"))
+
+
+def broken(item: QueuedPosition, error: Exception) -> Fetched:
+    """Return what it means that refreshing went wrong in a way that nobody foresaw: try again."""
+    return Fetched(item, None, Outcome.retry(item, f"{type(error).__name__}: {error}"))
 
 
 def not_held(item: QueuedPosition) -> Fetched:
@@ -130,12 +153,12 @@ def not_held(item: QueuedPosition) -> Fetched:
 def failed(item: QueuedPosition, row: BookRow, error: BrokerError) -> Fetched:
     """Return what an error means for its request.
 
-    The link is down or no line came free: that is not the request's fault, so its attempt does not count. A parking
-    code ends it. Anything else, a time-out included, may work at another attempt.
+    The link is down, no line came free, or the login is at its limits: that is not the request's fault, so its attempt
+    does not count. A parking code ends it. Anything else, a time-out included, may work at another attempt.
     """
-    if isinstance(error, GatewayUnavailableError | LineLimitError):
-        return Fetched(item, None, None)
     code = error.code if isinstance(error, RequestFailedError) else None
+    if isinstance(error, GatewayUnavailableError | LineLimitError) or code in BLAMELESS_CODES:
+        return Fetched(item, None, None)
     if code not in PARKING_CODES:
         return Fetched(item, None, Outcome.retry(item, str(error)))
     update = PositionUpdate(

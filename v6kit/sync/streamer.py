@@ -3,36 +3,31 @@
 Reads all positions on start, every `sync_interval` and after each reconnect; follows the registry, position events and
 portfolio pushes in between; writes streamed quotes at most once per second as one commit.
 
-Belongs to the broker's event loop. The registry's callbacks come from another thread and are handed over.
+Belongs to the broker's event loop; calls from elsewhere hop there and back, and so do the registry's callbacks.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
 from v6kit.broker import Broker, ConnectionState
-from v6kit.contracts import (
-    AccountPosition,
-    ActiveContract,
-    Instrument,
-    PortfolioValue,
-    PositionUpdate,
-    Quality,
-    Quote,
-    check_float,
-)
-from v6kit.errors import LineLimitError, RequestFailedError, V6KitError
+from v6kit.contracts import ActiveContract, Instrument, Quote, check_float
+from v6kit.engine import at_home
+from v6kit.errors import InvalidTransitionError, LineLimitError, RequestFailedError, V6KitError
 from v6kit.positions import PositionBook
 from v6kit.queue import ACTIVE_PRIORITY, PositionQueue
 from v6kit.registry import StrategyRegistry
 from v6kit.sync import decisions
+from v6kit.sync.inflow import Inflow
 
 FLUSH_SECONDS = 1.0
+REGISTRY_SECONDS = 5.0
+_RETIRE_ROUNDS = 3
 _log = logging.getLogger("v6kit.sync")
 
 
@@ -44,8 +39,13 @@ class PositionStreamer:
         queue: Takes what is not.
         broker: Streams, and knows the positions.
         book: Takes positions and quotes.
-        sync_interval: Seconds between two readings of all positions; a quote older than this is to be refreshed.
+        sync_interval: Seconds between two readings of all positions; a quote older than this is to be refreshed, and
+            a stream that was refused rests as long.
         parked: Contracts not to ask for in this session, conid → reason; shared with the worker.
+
+    Attributes:
+        home: The event loop that it belongs to: the one on which it was first used.
+        demoted: Active contracts that have no stream now: the queue refreshes them, before the others.
     """
 
     def __init__(
@@ -62,13 +62,14 @@ class PositionStreamer:
         self.sync_interval = check_float("sync_interval", sync_interval, above=0.0)
         self.parked = parked if parked is not None else {}
         self.demoted: set[int] = set()
-        self.last_error: V6KitError | None = None
+        self.home: asyncio.AbstractEventLoop | None = None
         self._streams: set[int] = set()
-        self._quotes: dict[int, Quote] = {}
-        self._events: list[PositionUpdate] = []
-        self._stale: set[int] = set()
+        self._resting: dict[int, float] = {}  # conid → when a refused stream may be asked for again (the loop's time)
+        self._inflow = Inflow()
         self._wake = asyncio.Event()
         self._one_sync = asyncio.Lock()
+        self._one_flush = asyncio.Lock()
+        self._errors: dict[str, Exception] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._disconnect: list[Callable[[], None]] = []
 
@@ -81,18 +82,25 @@ class PositionStreamer:
     @property
     def is_running(self) -> bool:
         """Whether it follows the account."""
-        return bool(self._tasks)
+        return bool(self._disconnect)
 
     @property
     def streaming(self) -> frozenset[int]:
         """The conids that it streams."""
         return frozenset(self._streams)
 
+    @property
+    def last_error(self) -> Exception | None:
+        """Why what it does by itself fails at present, or `None`."""
+        return next(iter(self._errors.values()), None)
+
+    @at_home
     async def start(self) -> None:
         """Read all positions, route each, and follow what changes; does nothing when it runs already.
 
         Raises:
             BrokerError: The positions cannot be read; nothing is followed then.
+            StorageError: A commit failed; nothing is followed then.
         """
         if self.is_running:
             return
@@ -103,12 +111,21 @@ class PositionStreamer:
             await self.stop()
             raise
         self._tasks = [
-            asyncio.create_task(self._repeat(self._sync_when_due), name="v6kit position sync"),
-            asyncio.create_task(self._repeat(self._flush_when_due), name="v6kit quote writer"),
+            asyncio.create_task(self._repeat("position sync", self._sync_when_due), name="v6kit position sync"),
+            asyncio.create_task(self._repeat("quote writer", self._flush_when_due), name="v6kit quote writer"),
+            asyncio.create_task(self._repeat("registry", self._look_at_registry), name="v6kit registry look"),
         ]
 
-    async def stop(self) -> None:
-        """End all streams and stop following; what came in is written first."""
+    @at_home
+    async def stop(self, *, unsubscribe: bool = True) -> None:
+        """End all streams and stop following; what came in is written first.
+
+        Args:
+            unsubscribe: Whether to tell the gateway, in turn; not worth the time when the connection ends anyway.
+
+        Raises:
+            StorageError: What came in last could not be written.
+        """
         for disconnect in self._disconnect:
             disconnect()
         self._disconnect.clear()
@@ -117,9 +134,13 @@ class PositionStreamer:
         if self._tasks:
             await asyncio.wait(self._tasks)
         self._tasks.clear()
-        await self._flush()
-        for conid in list(self._streams):
-            await self._end_stream(conid)
+        async with self._one_sync:
+            try:
+                await self._flush(quotes=True)
+            finally:
+                ending, self._streams = self._streams, set()
+                if unsubscribe:
+                    await asyncio.gather(*map(self.broker.unsubscribe, ending))
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -130,6 +151,7 @@ class PositionStreamer:
     ) -> None:
         await self.stop()
 
+    @at_home
     async def sync(self) -> None:
         """Read all positions and route each: to a stream if it is active, to the queue otherwise.
 
@@ -138,9 +160,14 @@ class PositionStreamer:
             StorageError: A commit failed.
         """
         async with self._one_sync:
-            await self.book.sync(await self.broker.positions())
-            self._events += [_of_portfolio(value) for value in await self.broker.portfolio()]
-            await self._flush()
+            await asyncio.gather(self.registry.refresh(), self.queue.refresh(), self.book.refresh())
+            await self._flush(quotes=False)  # events are older than the list, so they go before it
+            positions = await self.broker.positions()
+            covered = {*self.broker.accounts, *(position.account for position in positions)}
+            await self.book.sync(positions, covered)
+            for value in await self.broker.portfolio():
+                self._inflow.add_portfolio(value)
+            await self._flush(quotes=False)
             await self._route()
 
     # --- routing ------------------------------------------------------------------------------------------------
@@ -152,10 +179,8 @@ class PositionStreamer:
         ended = self._streams - wanted.keys()
         for conid in ended:
             await self._end_stream(conid)
-        await asyncio.gather(
-            *(self._begin_stream(contract) for conid, contract in wanted.items() if conid not in self._streams)
-        )
-        await self.queue.insert_many(
+        failures = await self._begin_streams([wanted[conid] for conid in wanted if not self._has_or_rests(conid)])
+        await self.queue.insert_many(  # also if the link was lost over the streams
             decisions.to_queue(
                 rows,
                 streams=self._streams,
@@ -165,7 +190,19 @@ class PositionStreamer:
                 due_before=self.queue.clock.now() - timedelta(seconds=self.sync_interval),
             )
         )
-        await self.queue.cancel(decisions.superseded(self.queue.current(), self._streams))
+        if failures:
+            raise failures[0]
+
+    def _has_or_rests(self, conid: int) -> bool:
+        return conid in self._streams or self._resting.get(conid, 0.0) > asyncio.get_running_loop().time()
+
+    async def _begin_streams(self, contracts: Collection[Instrument]) -> list[BaseException]:
+        """Subscribe to each; returns what else than a refusal went wrong, after all have been tried."""
+        before = frozenset(self._streams)
+        tried = await asyncio.gather(*map(self._begin_stream, contracts), return_exceptions=True)
+        if begun := self._streams - before:
+            await self._retire(begun)
+        return [error for error in tried if error is not None]
 
     async def _begin_stream(self, contract: Instrument) -> None:
         try:
@@ -175,19 +212,39 @@ class PositionStreamer:
                 _log.warning("%s is active but goes to the queue at priority 1: %s", contract.label(), error)
             self.demoted.add(contract.conid)
         except RequestFailedError as error:
-            self._park(contract.conid, str(error))
+            self._refused(contract.conid, error.code, str(error))
         else:
             self._streams.add(contract.conid)
             self.demoted.discard(contract.conid)
+            self._resting.pop(contract.conid, None)
 
     async def _end_stream(self, conid: int) -> None:
         self._streams.discard(conid)
-        self._quotes.pop(conid, None)
+        self._inflow.quotes.pop(conid, None)
+        self._resting.clear()  # a line comes free, so another try is worth it
         await self.broker.unsubscribe(conid)
 
-    def _park(self, conid: int, why: str) -> None:
-        _log.warning("conid %d is not asked for again in this session: %s", conid, why)
-        self.parked[conid] = why
+    async def _retire(self, streams: Collection[int]) -> None:
+        """Cancel the requests that wait although a stream keeps their contract fresh from now on."""
+        for _ in range(_RETIRE_ROUNDS):
+            waiting = decisions.superseded(await asyncio.to_thread(self.queue.current), streams)
+            try:
+                await self.queue.cancel(waiting)
+            except InvalidTransitionError:
+                continue  # another worker has just finished one of them; the others are still to be cancelled
+            return
+
+    def _refused(self, conid: int, code: int | None, message: str) -> None:
+        """Take note that a stream will not come: for this session, or until it has rested."""
+        if code in decisions.PARKING_CODES:
+            _log.warning("conid %d is not asked for again in this session: %s", conid, message)
+            self.parked[conid] = message
+            self.demoted.discard(conid)
+            self._inflow.errors[conid] = code or 0
+            return
+        _log.warning("the stream of conid %d ended (%s); the queue takes it at priority 1", conid, message)
+        self.demoted.add(conid)
+        self._resting[conid] = asyncio.get_running_loop().time() + self.sync_interval
 
     # --- following ----------------------------------------------------------------------------------------------
 
@@ -195,59 +252,49 @@ class PositionStreamer:
         loop = asyncio.get_running_loop()
 
         def on_registry(_added: list[ActiveContract], _removed: list[ActiveContract]) -> None:
-            if not loop.is_closed():
+            try:
                 loop.call_soon_threadsafe(self._wake.set)
+            except RuntimeError:
+                _log.debug("the registry changed after the streamer's loop had ended")
 
         self._disconnect = [
             self.registry.on_change(on_registry),
             self.broker.on_state(self._on_state),
-            self.broker.on_position(self._on_position),
-            self.broker.on_portfolio(lambda value: self._events.append(_of_portfolio(value))),
-            self.broker.on_quote(lambda quote: self._quotes.__setitem__(quote.conid, quote)),
+            self.broker.on_position(self._inflow.add_position),
+            self.broker.on_portfolio(self._inflow.add_portfolio),
+            self.broker.on_quote(self._inflow.add_quote),
             self.broker.on_stream_error(self._on_stream_error),
         ]
 
     def _on_state(self, _old: ConnectionState, new: ConnectionState, _reason: str) -> None:
         if decisions.goes_stale(new):
-            self._quotes.clear()
-            self._stale |= self._streams
-        elif new is ConnectionState.LIVE:
-            self.parked.clear()
+            self._inflow.lose(self._streams)
+        if new is ConnectionState.DOWN:
+            self.parked.clear()  # the next session may be told otherwise
+        if new is ConnectionState.LIVE:
+            self._resting.clear()
             self._wake.set()
-
-    def _on_position(self, position: AccountPosition) -> None:
-        self._events.append(
-            PositionUpdate(
-                account=position.account,
-                instrument=position.instrument,
-                position=position.position,
-                avg_cost=position.avg_cost,
-            )
-        )
 
     def _on_stream_error(self, conid: int, code: int, message: str) -> None:
         self._streams.discard(conid)
-        if code in decisions.PARKING_CODES:
-            self._park(conid, f"{code} {message}")
-            self._events += [
-                PositionUpdate(account=row.account, instrument=row.instrument(), quality=Quality.ERROR, error_code=code)
-                for row in self.book.rows()
-                if row.conid == conid
-            ]
-        else:
-            _log.warning("the stream of conid %d ended (%d %s); the queue takes it at priority 1", conid, code, message)
-            self.demoted.add(conid)
+        self._refused(conid, code, f"{code} {message}")
         self._wake.set()
 
-    async def _repeat(self, step: Callable[[], Awaitable[None]]) -> None:
+    async def _repeat(self, name: str, step: Callable[[], Awaitable[None]]) -> None:
         while True:
             try:
                 await step()
-                self.last_error = None
             except V6KitError as error:
-                self.last_error = error
-                _log.warning("position sync is put off: %s", error)
-                await asyncio.sleep(FLUSH_SECONDS)
+                if str(error) != str(self._errors.get(name)):  # said once, not every second
+                    _log.warning("%s is put off: %s", name, error)
+                self._errors[name] = error
+            except Exception as error:  # noqa: BLE001 - nobody awaits this task: it must neither end nor stay unheard
+                _log.exception("%s failed, and goes on", name)
+                self._errors[name] = error
+            else:
+                self._errors.pop(name, None)
+                continue
+            await asyncio.sleep(FLUSH_SECONDS)
 
     async def _sync_when_due(self) -> None:
         try:
@@ -256,50 +303,41 @@ class PositionStreamer:
         except TimeoutError:
             pass  # nothing has happened, so it is time for the regular look
         self._wake.clear()
-        if self.broker.state is ConnectionState.LIVE:
+        if self.broker.state is not ConnectionState.LIVE:
+            return
+        try:
             await self.sync()
+        except Exception:
+            self._wake.set()  # what it was woken for is still to be done
+            raise
+
+    async def _look_at_registry(self) -> None:
+        await asyncio.sleep(REGISTRY_SECONDS)
+        await self.registry.refresh()  # what other processes did is heard through `on_change`
 
     async def _flush_when_due(self) -> None:
         await asyncio.sleep(FLUSH_SECONDS)
-        await self._flush()
+        await self._flush(quotes=True)
 
-    async def _flush(self) -> None:
-        """Write what came in since the last time: one commit."""
-        stale, self._stale = self._stale, set()
-        quotes, self._quotes = self._quotes, {}
-        events, self._events = self._events, []
-        rows = self.book.rows()
-        updates = events + [
-            PositionUpdate(account=row.account, instrument=row.instrument(), quote=quotes[row.conid])
-            for row in rows
-            if row.conid in quotes
-        ]
-        updates += [
-            PositionUpdate(account=row.account, instrument=row.instrument(), quality=Quality.STALE)
-            for row in rows
-            if row.conid in stale and row.quality in (Quality.OK, Quality.PARTIAL)
-        ]
-        try:
-            await self.book.record(updates)
-        except V6KitError:
-            self._events = events + self._events
-            self._stale |= stale
-            raise
-        await self._queue_changed(events)
+    async def _flush(self, *, quotes: bool) -> None:
+        """Write what came in since the last time, in one commit; what has changed is refreshed before the others."""
+        async with self._one_flush:
+            taken = self._inflow.take(quotes=quotes)
+            try:
+                await self.book.record(taken.updates(self.book.rows(), self._latest))
+                changed = taken.changed()
+                await self.queue.insert_many(
+                    [
+                        decisions.wanted(row, ACTIVE_PRIORITY)
+                        for row in self.book.rows()
+                        if (row.account, row.conid) in changed
+                        and row.conid not in self._streams
+                        and row.conid not in self.parked
+                    ]
+                )
+            except BaseException:
+                self._inflow.put_back(taken)  # writing it twice changes nothing
+                raise
 
-    async def _queue_changed(self, events: list[PositionUpdate]) -> None:
-        """Let positions that have just changed be refreshed before the others, unless a stream does it."""
-        changed = {(update.account, update.instrument.conid) for update in events if update.position}
-        await self.queue.insert_many(
-            [
-                decisions.wanted(row, ACTIVE_PRIORITY)
-                for row in self.book.rows()
-                if (row.account, row.conid) in changed
-                and row.conid not in self._streams
-                and row.conid not in self.parked
-            ]
-        )
-
-
-def _of_portfolio(value: PortfolioValue) -> PositionUpdate:
-    return PositionUpdate(account=value.account, instrument=value.instrument, portfolio=value)
+    def _latest(self, conid: int) -> Quote | None:
+        return self.broker.latest(conid) if conid in self._streams else None

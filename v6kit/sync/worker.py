@@ -3,83 +3,32 @@
 One cycle: claim (1 commit) → fetch → book (1 commit) → settle (1 commit). A request that outlasts its cycle is carried
 into the next one under its lease, so the lines never wait for the slowest of a batch.
 
-Belongs to the broker's event loop.
+Belongs to the broker's event loop; calls from elsewhere hop there and back.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from datetime import timedelta
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 from v6kit.broker import Broker
 from v6kit.contracts import check_float, check_int
-from v6kit.errors import BrokerError, V6KitError
+from v6kit.engine import at_home
+from v6kit.errors import BrokerError, StaleClaimError, StorageError, V6KitError
 from v6kit.positions import BookRow, PositionBook
-from v6kit.queue import Outcome, PositionQueue, QueuedPosition, Status
+from v6kit.queue import PositionQueue, QueuedPosition
 from v6kit.sync import decisions
 from v6kit.sync.decisions import Fetched
+from v6kit.sync.report import CycleReport, report
 
 LEASE = timedelta(seconds=60)
+_CYCLES_PER_LEASE = 3
 _log = logging.getLogger("v6kit.sync")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CycleReport:
-    """What one cycle did.
-
-    Attributes:
-        cycle: Counted from 1.
-        started_at: Aware UTC.
-        seconds: How long it took.
-        claimed: Requests that it took on.
-        settled: Refreshed for good.
-        retried: To be tried again later.
-        failed: Ended without success.
-        released: Given back untried, because the link or the lines failed them.
-        in_flight: Still under way, carried into the next cycle.
-        stale: Came too late: their lease had ended.
-        versions: The queue's version before and after.
-        held_back: Why nothing new was claimed, or an empty string.
-        problems: How often which error message came, most frequent first.
-    """
-
-    cycle: int
-    started_at: datetime
-    seconds: float
-    claimed: int
-    settled: int
-    retried: int
-    failed: int
-    released: int
-    in_flight: int
-    stale: int
-    versions: tuple[int, int]
-    held_back: str
-    problems: dict[str, int]
-
-    def __repr__(self) -> str:
-        parts = [f"{self.claimed} claimed", f"{self.settled} refreshed"]
-        parts += [
-            f"{count} {name}"
-            for name, count in (
-                ("to retry", self.retried),
-                ("failed", self.failed),
-                ("given back", self.released),
-                ("in flight", self.in_flight),
-                ("too late", self.stale),
-            )
-            if count
-        ]
-        if self.held_back:
-            parts.append(f"nothing new claimed: {self.held_back}")
-        before, after = self.versions
-        return f"Cycle {self.cycle}: {', '.join(parts)} in {self.seconds:.1f} s (queue v{before} → v{after})"
+_T = TypeVar("_T")
 
 
 class QueueWorker:
@@ -92,6 +41,11 @@ class QueueWorker:
         interval: Seconds between the starts of two cycles; also how long one may take.
         batch_size: How many requests it holds at once.
         parked: Contracts not to ask for in this session, conid → reason; shared with the streamer.
+
+    Attributes:
+        home: The event loop that it belongs to: the one on which it was made or first used.
+        phase: What it does now: `idle`, `claim`, `fetch`, `book` or `settle`.
+        last_error: Why the last cycle that ran by itself failed, or `None`.
     """
 
     def __init__(
@@ -108,13 +62,16 @@ class QueueWorker:
         self.interval = check_float("interval", interval, above=0.0)
         self.batch_size = check_int("batch_size", batch_size)
         self.parked = parked if parked is not None else {}
+        self.home = _running_loop()
         self.cycles = 0
         self.phase = "idle"
         self.last_report: CycleReport | None = None
-        self.last_error: V6KitError | None = None
+        self.last_error: Exception | None = None
+        self._lease = max(LEASE, timedelta(seconds=_CYCLES_PER_LEASE * self.interval))
         self._flights: dict[str, asyncio.Task[Fetched]] = {}
         self._items: dict[str, QueuedPosition] = {}
         self._one_cycle = asyncio.Lock()
+        self._is_stopping = False
         self._running: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -132,11 +89,14 @@ class QueueWorker:
         """Requests that are under way."""
         return len(self._flights)
 
+    @at_home
     async def run_cycle(self) -> CycleReport:
         """Run one cycle and return what it did; a second call waits for the first.
 
+        Cancelling it loses nothing: what is claimed is carried into the next cycle, or given back by `stop`.
+
         Raises:
-            StorageError: A commit failed. What was claimed comes back when its lease ends.
+            StorageError: A commit failed. What was claimed is carried on, or comes back when its lease ends.
         """
         async with self._one_cycle:
             try:
@@ -146,17 +106,31 @@ class QueueWorker:
 
     def start(self) -> None:
         """Run a cycle every `interval` seconds from now on; does nothing when it runs already."""
-        if not self.is_running:
-            self._running = asyncio.get_running_loop().create_task(self._run(), name="v6kit queue worker")
+        here = _running_loop()
+        self.home = self.home or here
+        if self.home is None or self.home is here:
+            self._start()
+        else:
+            asyncio.run_coroutine_threadsafe(self._start_at_home(), self.home).result()
 
+    @at_home
     async def stop(self) -> None:
-        """Stop, and give back what is claimed; does nothing when it is stopped already."""
-        running, self._running = self._running, None
-        if running is not None:
-            running.cancel()
-            await asyncio.wait({running})
-        async with self._one_cycle:
-            await self._abandon()
+        """Stop, settle what has ended, and give the rest back; does nothing when it is stopped already.
+
+        Raises:
+            StorageError: A commit failed; what was claimed comes back when its lease ends.
+        """
+        self._is_stopping = True
+        try:
+            running, self._running = self._running, None
+            if running is not None:
+                running.cancel()
+                await asyncio.wait({running})
+            self._cancel_flights()  # so that a cycle run by hand ends now
+            async with self._one_cycle:
+                await self._put_down()
+        finally:
+            self._is_stopping = False
 
     async def __aenter__(self) -> Self:
         self.start()
@@ -167,7 +141,14 @@ class QueueWorker:
     ) -> None:
         await self.stop()
 
-    # --- the cycle ----------------------------------------------------------------------------------------------
+    # --- running by itself --------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        if not self.is_running:
+            self._running = asyncio.get_running_loop().create_task(self._run(), name="v6kit queue worker")
+
+    async def _start_at_home(self) -> None:
+        self._start()
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -180,9 +161,16 @@ class QueueWorker:
                 # The next cycle may find the storage in order; until then leases guard what was claimed.
                 self.last_error = error
                 _log.warning("cycle %d failed, the next one starts in %g s: %s", self.cycles, self.interval, error)
+            except Exception as error:  # noqa: BLE001 - nobody awaits this task: it must neither end nor stay unheard
+                self.last_error = error
+                _log.exception("cycle %d failed, the next one starts in %g s", self.cycles, self.interval)
             await asyncio.sleep(max(0.0, began + self.interval - loop.time()))
 
+    # --- the cycle ----------------------------------------------------------------------------------------------
+
     async def _cycle(self) -> CycleReport:
+        if not self.queue.ledger.is_open or not self.book.ledger.is_open:
+            await asyncio.gather(self.queue.initialize(), self.book.initialize())
         self.cycles += 1
         clock = self.queue.clock
         started_at, began = clock.now(), clock.monotonic()
@@ -190,108 +178,156 @@ class QueueWorker:
         deadline = asyncio.get_running_loop().time() + self.interval
         held_back = self.broker.hold or ""
         self.phase = "claim"
-        claimed = [] if held_back else await self._claim()
+        claimed = 0 if held_back else await _whole(self._claim())
         self.phase = "fetch"
-        done = await self._fetch(deadline)
-        self.phase = "book"
-        await self.book.record([each.update for each in done if each.update is not None])
-        self.phase = "settle"
-        stale = await self._settle(done)
-        report = self._report(
+        lost = await self._fetch(deadline)
+        done = self._ended()
+        stale = lost + await self._finish(done)
+        self.last_report = made = report(
             done,
             stale,
             cycle=self.cycles,
             started_at=started_at,
             seconds=clock.monotonic() - began,
-            claimed=len(claimed),
+            claimed=claimed,
+            in_flight=len(self._flights),
             versions=(version, self.queue.ledger.version),
             held_back=held_back,
         )
-        self.last_report = report
-        _log.debug("%r", report)
-        return report
+        _log.debug("%r", made)
+        return made
 
-    async def _claim(self) -> Sequence[QueuedPosition]:
+    async def _claim(self) -> int:
+        """Claim as many as may be held, and start refreshing them; returns how many."""
         free = self.batch_size - len(self._flights)
-        if free <= 0:
-            return []
-        batch = await self.queue.get_batch(free, lease=LEASE)
+        batch = await self.queue.get_batch(free, lease=self._lease) if free > 0 else []
         rows = {(row.account, row.conid): row for row in self.book.rows()} if batch else {}
         for item in batch:
             row = rows.get((item.account, item.conid)) or decisions.find_row(item, rows.values)
             self._items[item.request_id] = item
             self._flights[item.request_id] = asyncio.create_task(
-                self._fetch_one(item, row), name=f"v6kit refresh {item.symbol}"
+                self._refresh(item, row), name=f"v6kit refresh {item.symbol}"
             )
-        return batch
+        if self._is_stopping:
+            self._cancel_flights()
+        return len(batch)
 
-    async def _fetch_one(self, item: QueuedPosition, row: BookRow | None) -> Fetched:
+    async def _refresh(self, item: QueuedPosition, row: BookRow | None) -> Fetched:
         if row is None:
             return decisions.not_held(item)
+        if why := self.parked.get(item.conid):
+            return decisions.not_asked(item, why)
         try:
-            return decisions.fetched(item, row, await self.broker.snapshot(row.instrument()))
+            quote = await self.broker.snapshot(row.instrument())
         except BrokerError as error:
             return decisions.failed(item, row, error)
+        except Exception as error:  # noqa: BLE001 - one that cannot be refreshed must not hold up the others
+            _log.exception("refreshing %s failed in an unforeseen way", item.symbol)
+            return decisions.broken(item, error)
+        return decisions.fetched(item, row, quote, hold=self.broker.hold)
 
-    async def _fetch(self, deadline: float) -> list[Fetched]:
-        """Wait for what is under way, at most until the deadline; return what has ended."""
-        if self._flights:
-            left = max(0.0, deadline - asyncio.get_running_loop().time())
-            await asyncio.wait(self._flights.values(), timeout=left)
-            await self._extend_leases()
-        ended = [request_id for request_id, task in self._flights.items() if task.done()]
-        return [self._flights[request_id].result() for request_id in ended]
+    async def _fetch(self, deadline: float) -> list[str]:
+        """Wait for what is under way, at most until the deadline; return what is no longer ours, by id."""
+        if not self._flights:
+            return []
+        left = max(0.0, deadline - asyncio.get_running_loop().time())
+        await asyncio.wait(self._flights.values(), timeout=left)
+        return await _whole(self._extend_leases())
 
-    async def _extend_leases(self) -> None:
-        soon = self.queue.clock.now() + max(LEASE / 2, 2 * timedelta(seconds=self.interval))
+    async def _extend_leases(self) -> list[str]:
+        soon = self.queue.clock.now() + max(self._lease / 2, 2 * timedelta(seconds=self.interval))
         late = [
             item
             for request_id, item in self._items.items()
             if not self._flights[request_id].done() and item.lease_until is not None and item.lease_until < soon
         ]
-        if late:
-            await self.queue.extend_lease(late, LEASE)
-            until = self.queue.clock.now() + LEASE
-            self._items.update((item.request_id, item._replace(lease_until=until)) for item in late)
+        lost = await _all_but_stale(lambda items: self.queue.extend_lease(items, self._lease), late)
+        until = self.queue.clock.now() + self._lease
+        for item in late:
+            if item.request_id not in lost:
+                self._items[item.request_id] = item._replace(lease_until=until)
+        for request_id in lost:  # somebody else refreshes it by now, or nobody wants it any more
+            self._flights.pop(request_id).cancel()
+            del self._items[request_id]
+        return lost
 
-    async def _settle(self, done: Sequence[Fetched]) -> int:
-        """Settle what has ended, and forget it; returns how many claims were stale."""
+    def _ended(self) -> list[Fetched]:
+        return [_result(self._items[request_id], task) for request_id, task in self._flights.items() if task.done()]
+
+    async def _finish(self, done: Sequence[Fetched]) -> list[str]:
+        """Write what came of requests into book and queue, and forget them; return stale claims, by id."""
+        self.phase = "book"
+        await _whole(self.book.record([each.update for each in done if each.update is not None]))
+        self.phase = "settle"
+        return await _whole(self._settle(done))
+
+    async def _settle(self, done: Sequence[Fetched]) -> list[str]:
         settled = await self.queue.settle([each.outcome for each in done if each.outcome is not None])
-        untried = [each.item for each in done if each.outcome is None]
-        if untried:
-            await self.queue.release(untried)
+        lost = await _all_but_stale(self.queue.release, [each.item for each in done if each.outcome is None])
         for each in done:
             del self._flights[each.item.request_id], self._items[each.item.request_id]
             if each.parked:
                 self.parked[each.item.conid] = each.parked
-        return len(settled.stale)
+        return settled.stale + lost
 
-    async def _abandon(self) -> None:
-        """Cancel what is under way and give its claims back."""
+    # --- stopping -----------------------------------------------------------------------------------------------
+
+    def _cancel_flights(self) -> None:
         for task in self._flights.values():
             task.cancel()
-        if self._flights:
-            await asyncio.wait(self._flights.values())
-            await self.queue.release(list(self._items.values()))
-        self._flights.clear()
-        self._items.clear()
 
-    def _report(self, done: Sequence[Fetched], stale: int, **facts: object) -> CycleReport:
-        outcomes = [each.outcome for each in done if each.outcome is not None]
-        ways = Counter(_way(each, outcome) for each in done if (outcome := each.outcome) is not None)
-        problems = Counter(outcome.error_message for outcome in outcomes if outcome.error_message)
-        return CycleReport(
-            settled=ways[Status.SUCCESS] - stale,
-            retried=ways[Status.PENDING],
-            failed=ways[Status.FAILED],
-            released=len(done) - len(outcomes),
-            in_flight=len(self._flights),
-            stale=stale,
-            problems=dict(problems.most_common()),
-            **facts,  # type: ignore[arg-type]  # the cycle's own facts, named as the report's fields
-        )
+    async def _put_down(self) -> None:
+        """Settle what has ended, and give back what had to be cut short."""
+        self._cancel_flights()
+        try:
+            if self._flights:
+                await asyncio.wait(self._flights.values())
+                await self._finish(self._ended())
+        except StorageError:
+            # What could not be booked must be refreshed again, sooner than when its lease ends.
+            await _all_but_stale(self.queue.release, list(self._items.values()))
+            raise
+        finally:
+            self._flights.clear()
+            self._items.clear()
+            self.phase = "idle"
 
 
-def _way(each: Fetched, outcome: Outcome) -> Status:
-    used_up = outcome.status == Status.PENDING and each.item.attempt >= each.item.max_attempts
-    return Status.FAILED if used_up else outcome.status
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _result(item: QueuedPosition, task: asyncio.Task[Fetched]) -> Fetched:
+    return Fetched(item, None, None) if task.cancelled() else task.result()
+
+
+async def _whole(work: Coroutine[Any, Any, _T]) -> _T:
+    """Let work come to its end even if its waiter is cancelled, so that a commit and our record of it stay together."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.warning("a cycle was cancelled, and its last step failed: %s", error)
+        raise
+
+
+async def _all_but_stale(
+    call: Callable[[Sequence[QueuedPosition]], Awaitable[None]], items: Sequence[QueuedPosition]
+) -> list[str]:
+    """Call for all at once; if claims among them are stale, for each alone. Returns the stale ones, by id."""
+    if not items:
+        return []
+    try:
+        await call(items)
+    except StaleClaimError:
+        answers = await asyncio.gather(*(call([item]) for item in items), return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(answer, StaleClaimError):
+                raise answer from None
+        return [item.request_id for item, answer in zip(items, answers, strict=True) if answer is not None]
+    return []

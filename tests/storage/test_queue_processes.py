@@ -1,0 +1,234 @@
+"""One queue, many processes, loops and threads: nothing twice, nothing lost, and no Delta call on a loop."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+from v6kit.clock import FakeClock
+from v6kit.ledger.store import Store
+from v6kit.queue import PositionQueue, Status
+from v6kit.queue.requests import SPEC
+
+DRAINER = Path(__file__).with_name("drainer.py")
+ITEMS = 2_000
+DEADLINE_SECONDS = 90
+
+
+@contextmanager
+def worker(uri: str, name: str, task: str) -> Iterator[subprocess.Popen]:
+    """Start a worker process; it is gone afterwards, whatever happened."""
+    command = [sys.executable, str(DRAINER), uri, name, task]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def history(uri: str) -> pl.DataFrame:
+    """Return every row that the table ever got."""
+    return Store(uri).rows_since(0, SPEC.empty())
+
+
+def assert_each_request_ended_once(uri: str, count: int) -> None:
+    """Check the whole past: as many requests as were inserted, each with one end, in an order that makes sense."""
+    rows = history(uri)
+    ends = rows.filter(pl.col("status").is_in(["SUCCESS", "FAILED", "CANCELLED"]))
+    assert rows["request_id"].n_unique() == count
+    assert ends["request_id"].is_unique().all()
+    assert ends.height == count
+    assert rows["seq"].to_list() == list(range(1, rows.height + 1))
+    assert rows["updated_at"].is_sorted()
+    assert rows["version"].is_sorted()
+    claims = rows.filter(pl.col("change") == "CLAIM")
+    assert (claims.group_by("version").agg(pl.col("updated_by").n_unique())["updated_by"] == 1).all()
+
+
+@pytest.mark.timeout(180)
+async def test_four_processes_drain_one_queue_without_taking_anything_twice(queue):
+    """2,000 requests, four workers: each is claimed once, by one worker, and ends once."""
+    await queue.insert_many([{"conid": conid, "symbol": "SPY"} for conid in range(1, ITEMS + 1)])
+    with ExitStack() as stack:
+        workers = [stack.enter_context(worker(queue.uri, f"worker-{number}", "drain")) for number in range(4)]
+        outputs = [(await asyncio.to_thread(process.communicate, timeout=DEADLINE_SECONDS))[0] for process in workers]
+
+    assert [process.returncode for process in workers] == [0] * 4
+    taken = Counter(int(conid) for output in outputs for conid in output.split())
+    assert taken == Counter(range(1, ITEMS + 1))
+    assert_each_request_ended_once(queue.uri, ITEMS)
+    claims = history(queue.uri).filter(pl.col("change") == "CLAIM")
+    assert claims.height == ITEMS
+    assert claims["attempt"].unique().to_list() == [1]
+
+
+@pytest.mark.timeout(120)
+async def test_what_a_killed_worker_held_comes_back_after_its_lease(queue, make_queue):
+    """SIGKILL with a batch in hand: nobody gets it before the lease is over, somebody does afterwards."""
+    ids = await queue.insert_many([{"conid": conid, "symbol": "SPY"} for conid in range(1, 51)])
+    with worker(queue.uri, "doomed", "hold") as process:
+        held = (await asyncio.to_thread(process.stdout.readline)).split()
+        process.kill()
+        await asyncio.to_thread(process.wait)
+    assert len(held) == 20
+
+    clock = FakeClock(datetime.now(UTC))
+    survivor = make_queue(clock=clock, worker_id="survivor")
+    early = await survivor.get_batch(100)
+    assert len(early) == 30
+    assert not {str(item.conid) for item in early} & set(held)
+    await survivor.mark_success(early)
+
+    clock.advance(61)
+    late = await survivor.get_batch(100)
+    assert {str(item.conid) for item in late} == set(held)
+    assert {item.attempt for item in late} == {2}
+    await survivor.mark_success(late)
+    assert sorted(item.request_id for item in early + late) == ids
+    assert_each_request_ended_once(queue.uri, 50)
+
+
+@pytest.mark.timeout(120)
+async def test_workers_killed_in_the_middle_of_their_commits_lose_nothing(queue, make_queue):
+    """Three busy workers are killed one after the other; a survivor ends what is left."""
+    await queue.insert_many([{"conid": conid, "symbol": "SPY"} for conid in range(1, 1_001)])
+    for number in range(3):
+        with worker(queue.uri, f"doomed-{number}", "drain") as process:
+            for _ in range(3 + number):
+                assert await asyncio.to_thread(process.stdout.readline)
+            process.kill()
+            await asyncio.to_thread(process.wait)
+
+    survivor = make_queue(clock=FakeClock(datetime.now(UTC) + timedelta(seconds=61)), worker_id="survivor")
+    while batch := await survivor.get_batch(100):
+        await survivor.mark_success(batch)
+    assert survivor.stats().by_status[Status.SUCCESS] == 1_000
+    assert_each_request_ended_once(queue.uri, 1_000)
+
+
+async def test_one_object_serves_two_loops_and_plain_threads_at_once(queue):
+    """Inserts from one loop, claims from another, statistics from a thread: all of them on the same object."""
+    wanted, taken = 300, []
+    is_done = threading.Event()
+
+    async def insert() -> None:
+        await asyncio.gather(*(queue.insert(conid, "SPY") for conid in range(1, wanted + 1)))
+
+    async def take() -> None:
+        while len(taken) < wanted:
+            batch = await queue.get_batch(25)
+            await queue.mark_success(batch)
+            taken.extend(item.conid for item in batch)
+
+    def look() -> None:
+        while not is_done.is_set():
+            stats = queue.stats()
+            assert sum(stats.by_status.values()) <= wanted
+            assert queue.current().height <= wanted
+
+    watching = asyncio.create_task(asyncio.to_thread(look))
+    try:
+        await asyncio.gather(asyncio.to_thread(asyncio.run, insert()), asyncio.to_thread(asyncio.run, take()), insert())
+    finally:
+        is_done.set()
+    await watching
+    assert sorted(taken)[:wanted] == sorted(set(taken))[:wanted]
+    assert set(taken) == set(range(1, wanted + 1))
+
+
+async def test_no_call_to_delta_runs_on_an_event_loop(make_queue, monkeypatch):
+    """Whatever is called: everything that touches storage runs on the ledger's own threads."""
+    seen: set[tuple[str, str]] = set()
+
+    def watched(name: str):
+        real = getattr(Store, name)
+
+        def call(*args, **kwargs):
+            seen.add((name, threading.current_thread().name))
+            return real(*args, **kwargs)
+
+        return call
+
+    calls = [name for name, value in vars(Store).items() if callable(value) and not name.startswith("__")]
+    for name in calls:
+        monkeypatch.setattr(Store, name, watched(name))
+
+    queue = await make_queue().initialize()
+    await queue.insert_many(pl.DataFrame({"conid": range(1, 2_001), "symbol": "SPY"}))
+    batch = await queue.get_batch()
+    await queue.mark_success(batch[:10])
+    await queue.mark_retry(batch[10], "timed out")
+    await queue.extend_lease(batch[11])
+    await queue.release(batch[12])
+    await queue.cancel(batch[13])
+    await queue.prioritise(batch[14])
+    await queue.pause()
+    await queue.resume()
+    await queue.refresh()
+    queue.stats(), queue.current(), repr(queue)
+    await queue.close()
+
+    assert {"append", "refresh", "set_property", "open_or_create"} <= {name for name, _ in seen}
+    strangers = {(name, thread) for name, thread in seen if not thread.startswith("v6kit-")}
+    assert strangers == set()
+
+
+@pytest.mark.parametrize("form", ["frame", "mappings"])
+async def test_a_huge_insert_does_not_stall_the_loop(queue, form):
+    """While 200,000 rows are checked, written and folded, the loop keeps turning: no pause is a large part of it."""
+    frame = pl.DataFrame({"conid": range(1, 200_001), "symbol": "SPY"})
+    items = frame if form == "frame" else frame.to_dicts()
+    pauses = [0.0]
+
+    async def turn() -> None:
+        last = time.monotonic()
+        while True:
+            await asyncio.sleep(0.001)
+            now = time.monotonic()
+            pauses.append(now - last)
+            last = now
+
+    turning = asyncio.create_task(turn())
+    await asyncio.sleep(0)
+    began = time.monotonic()
+    await queue.insert_many(items)
+    whole = time.monotonic() - began
+    turning.cancel()
+    assert max(pauses) < whole / 2, f"a pause of {max(pauses):.3f} s in {whole:.3f} s"
+
+
+async def test_a_call_that_is_cancelled_leaves_the_queue_whole(queue):
+    """Interrupted cells: whether or not the change was made, the next calls work and nothing is half done."""
+    await queue.insert_many([{"conid": conid, "symbol": "SPY"} for conid in range(1, 101)])
+    for _ in range(20):
+        claiming = asyncio.create_task(queue.get_batch(1))
+        await asyncio.sleep(0)
+        claiming.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await claiming
+    stats = queue.stats()
+    rest = await queue.get_batch(200)
+    assert len(rest) == queue.stats().by_status[Status.PROCESSING] - stats.by_status[Status.PROCESSING] or rest
+    assert sum(queue.stats().by_status.values()) == 100
+    await queue.mark_success(rest)
+
+
+async def test_closing_finishes_what_was_called(make_queue):
+    """close() right behind a burst of inserts: each of them is durable."""
+    queue = make_queue()
+    inserting = [asyncio.create_task(queue.insert(conid, "SPY")) for conid in range(1, 101)]
+    await asyncio.sleep(0)
+    await queue.close()
+    ids = await asyncio.gather(*inserting)
+    again: PositionQueue = await make_queue().initialize()
+    assert sorted(again.current()["request_id"]) == sorted(ids)

@@ -1,0 +1,207 @@
+"""The commands, their options and their help; what each one does is in the module of its name.
+
+Owns how the program ends: its exit codes, and that an error of the user's is one line and not a traceback.
+"""
+# A command imports what it needs when it runs: `v6kit --help` must not wait a second for deltalake and ib_async.
+# ruff: noqa: PLC0415
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from v6kit.cli import terminal
+from v6kit.errors import V6KitError
+
+FAILED, INTERRUPTED = 1, 130
+
+app = typer.Typer(
+    name="v6kit",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # `main` says what happened
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@dataclass
+class Shared:
+    """What the options before the command say.
+
+    Attributes:
+        debug: Show tracebacks.
+    """
+
+    debug: bool = False
+
+
+def main() -> None:
+    """Run the command line, and exit."""
+    shared = Shared()
+    try:
+        app(obj=shared)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except (V6KitError, ValueError, OSError) as error:
+        if shared.debug:
+            raise
+        terminal.say_error(error)
+        sys.exit(FAILED)
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001 - the signature of an option's callback
+    if wanted:
+        typer.echo(f"v6kit {importlib.metadata.version('v6kit')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    context: typer.Context,
+    *,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")] = False,
+    _wanted: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Keep an options account fresh on 100 market data lines.
+
+    Legs of active strategies are streamed from Interactive Brokers; every other position is refreshed from a durable
+    queue, by snapshots on the lines that are free. All of it is kept in a lake: a folder with three Delta tables, whose
+    every past state can be looked at again. Nothing is ever ordered or changed at the broker. Without a gateway of your
+    own, begin with **v6kit demo**: it brings a simulated one along.
+    """
+    context.obj.debug = debug
+
+
+Lake = Annotated[
+    str, typer.Argument(help="The lake: a folder, or a URI such as s3://bucket/lake (credentials: environment).")
+]
+ClientId = Annotated[int, typer.Option(min=1, help="Our id at the gateway; one per program.")]
+Positions = Annotated[int, typer.Option(min=0, max=2000, help="Positions in the simulated account.")]
+Seed = Annotated[int, typer.Option(min=0, help="Names the simulated market and account; the same one repeats them.")]
+LineLimit = Annotated[int, typer.Option(min=1, help="Market data lines of the login.")]
+
+
+@app.command()
+def demo(
+    *,
+    lake: Annotated[
+        Path | None, typer.Option(help="A folder to keep the tables in; made if need be. Default: a new temporary one.")
+    ] = None,
+    positions: Annotated[int, typer.Option(min=1, max=2000, help="Positions in the simulated account.")] = 500,
+    strategies: Annotated[int, typer.Option(min=0, help="Iron condors to register as active: four legs each.")] = 10,
+    line_limit: LineLimit = 100,
+    seed: Seed = 7,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object; progress goes to stderr.")] = False,
+) -> None:
+    """Refresh a whole account once: stream the active legs, queue the rest. **Simulated**, needs no gateway.
+
+    Opens a desk on a simulated gateway, registers iron condors as active, and runs cycles until every other position
+    has been refreshed. Ctrl-C stops it without loss; with the same --lake it goes on.
+    """
+    from v6kit.cli import demo as command
+    from v6kit.cli.demo_pass import Settings
+
+    settings = Settings(lake=lake, positions=positions, strategies=strategies, line_limit=line_limit, seed=seed)
+    raise typer.Exit(command.run(settings, as_json=as_json))
+
+
+@app.command()
+def gateway(
+    *,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 4002,
+    host: Annotated[str, typer.Option(help="Address to listen on; only this machine reaches the default.")] = (
+        "127.0.0.1"
+    ),
+    positions: Positions = 500,
+    seed: Seed = 7,
+    line_limit: LineLimit = 100,
+    snapshot_hold: Annotated[float, typer.Option(min=0, help="Seconds for which a snapshot holds its line.")] = 0.5,
+    tick_interval: Annotated[float, typer.Option(min=0.01, help="Seconds between two ticks of a stream.")] = 0.25,
+) -> None:
+    """Serve a **simulated** IB gateway to any IB client, until Ctrl-C.
+
+    It speaks IB's wire protocol, with a deterministic option market, an account with positions, and a model of IB's
+    limits. There is no money in it, and no order reaches it.
+    """
+    from v6kit.cli import gateway as command
+    from v6kit.gateway import SimulatedGateway
+
+    simulated = SimulatedGateway(
+        positions,
+        host=host,
+        port=port,
+        seed=seed,
+        line_limit=line_limit,
+        snapshot_hold=snapshot_hold,
+        tick_interval=tick_interval,
+    )
+    command.run(simulated, line_limit=line_limit)
+
+
+@app.command()
+def worker(
+    lake: Lake,
+    *,
+    broker: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST:PORT|simulated",
+            help="TWS (7496, paper 7497), IB Gateway (4001, paper 4002), or 'simulated'.",
+        ),
+    ],
+    client_id: ClientId = 7,
+    account: Annotated[str, typer.Option(help="Needed when the login manages several accounts.")] = "",
+    market_data_type: Annotated[
+        int, typer.Option(min=1, max=4, help="1 live, 2 frozen, 3 delayed, 4 delayed-frozen.")
+    ] = 1,
+    interval: Annotated[float, typer.Option(min=0.1, help="Seconds from one cycle's start to the next.")] = 5.0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Requests that are claimed at once.")] = 50,
+    line_limit: LineLimit = 100,
+    line_reserve: Annotated[int, typer.Option(min=0, help="Lines left to TWS and other programs.")] = 10,
+    sync_interval: Annotated[float, typer.Option(min=1, help="Seconds between two readings of all positions.")] = 60.0,
+) -> None:
+    """Stream what is active in a lake and keep the rest fresh, until Ctrl-C.
+
+    One line per cycle. Any number of notebooks may use the same lake meanwhile; a second worker needs another client
+    id.
+    """
+    from v6kit.cli import worker as command
+
+    settings = command.Settings(
+        lake=lake,
+        broker=broker,
+        client_id=client_id,
+        account=account,
+        market_data_type=market_data_type,
+        interval=interval,
+        batch_size=batch_size,
+        line_limit=line_limit,
+        line_reserve=line_reserve,
+        sync_interval=sync_interval,
+    )
+    command.run(settings)
+
+
+@app.command()
+def doctor(
+    lake: Lake,
+    *,
+    broker: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Check this gateway, too, by connecting to it.")
+    ] = None,
+    client_id: ClientId = 7,
+) -> None:
+    """Check a lake, and a gateway if one is named; changes nothing.
+
+    Prints ok, warn or fail per line, and what to do about it. The exit code is 0 unless something failed.
+    """
+    from v6kit.cli import doctor as command
+
+    raise typer.Exit(command.run(lake, broker=broker, client_id=client_id))

@@ -1,0 +1,152 @@
+"""The doctor's look at the tables themselves: are they there, are they ours, are they whole, are they kept in shape.
+
+Reads through `Store.open`, which neither creates nor changes anything.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from v6kit.cli.findings import Finding, fail, ok, warn
+from v6kit.errors import StorageError, TableMissingError
+from v6kit.ledger import TableSpec, newest_per_key, snapshot
+from v6kit.ledger.store import SCHEMA_PROPERTY, Store
+from v6kit.ledger.upkeep import COMMITS_PER_TURN, TARGET_BYTES
+from v6kit.positions import PositionBook
+from v6kit.queue import PositionQueue
+from v6kit.registry import StrategyRegistry
+
+SPECS: tuple[TableSpec[Any], ...] = (StrategyRegistry.SPEC, PositionQueue.SPEC, PositionBook.SPEC)
+TURNS_MISSED = 3  # short-lived processes may miss one; after three, upkeep fails or never runs
+CHECK_STORE = "check the address, and the credentials in the environment"
+CHECK_FOLDER = "see who owns the folder; if it is damaged, restore it from a backup"
+
+
+class Table(NamedTuple):
+    """A table that could be read.
+
+    Attributes:
+        rows: The newest row of each key; of finished requests only those that the snapshot still holds.
+        properties: The table's own, e.g. why the queue is paused.
+    """
+
+    rows: pl.DataFrame
+    properties: dict[str, str]
+
+
+def check_place(uri: str) -> Finding | None:
+    """Return why there can be no lake here, or `None`; an object store answers only when its tables are opened."""
+    if "://" in uri:
+        return None
+    path = Path(uri)
+    if not path.exists():
+        return fail(
+            "lake", "there is nothing at this path", f"check it, or make a lake: v6kit demo --lake {shlex.quote(uri)}"
+        )
+    if not path.is_dir():
+        return fail("lake", "this is a file, but a lake is a folder", "choose the folder that holds the three tables")
+    return None
+
+
+def check_tables(uri: str) -> tuple[list[Finding], dict[str, Table]]:
+    """Return what there is to say about the three tables, and those that could be read, by name."""
+    seen: list[Finding] = []
+    tables: dict[str, Table] = {}
+    missing: list[str] = []
+    for spec in SPECS:
+        store = Store(f"{uri}/{spec.name}")
+        try:
+            store.open()
+            if (foreign := _check_schema(store, spec)) is not None:
+                seen.append(foreign)
+                continue
+            kept = snapshot.read(store, spec, {})
+            seen += _check_shape(store, spec, kept)
+            tables[spec.name] = Table(_read(store, spec, kept), store.properties)
+        except TableMissingError:
+            missing.append(spec.name)
+        except StorageError as error:
+            seen.append(fail(spec.name, str(error), CHECK_STORE if "://" in uri else CHECK_FOLDER))
+    return seen + _check_missing(uri, missing), tables
+
+
+def _check_missing(uri: str, missing: list[str]) -> list[Finding]:
+    if len(missing) == len(SPECS):
+        return [
+            fail(
+                "lake", "none of the three tables is here", f"check the path, or: v6kit demo --lake {shlex.quote(uri)}"
+            )
+        ]
+    return [_check_remains(f"{uri}/{name}", name) for name in missing]
+
+
+def _check_remains(uri: str, name: str) -> Finding:
+    """Tell a table that was not made yet from one whose log is gone."""
+    remains = (
+        [] if "://" in uri or not Path(uri).is_dir() else [path for path in Path(uri).rglob("*") if path.is_file()]
+    )
+    if remains:
+        return fail(
+            name,
+            f"{len(remains)} files, but no Delta log that could be read: they are not a table, or the log was lost",
+            "restore this folder from a backup, or move it away to begin anew",
+        )
+    return warn(name, "not there yet", "nothing to do: it is made when a desk opens this lake")
+
+
+def _check_schema(store: Store, spec: TableSpec[Any]) -> Finding | None:
+    """Return why this is not the table that belongs here, or `None`."""
+    kind, _, version = store.properties.get(SCHEMA_PROPERTY, "").partition("/")
+    have = store.empty().schema
+    if kind != spec.name:
+        owner = f"a {kind!r} ledger" if kind else f"another tool's table (columns: {', '.join(have.names())})"
+        return fail(spec.name, f"this is {owner}; v6kit does not touch it", "move it away, or choose another lake")
+    if not version.isdigit() or int(version) > spec.version:
+        return fail(spec.name, f"schema {version or '?'}, but this v6kit knows up to {spec.version}", "update v6kit")
+    if int(version) < spec.version:
+        return warn(spec.name, f"schema {version} is an older one", "nothing to do: the next desk migrates it")
+    different = [name for name, kind_ in spec.columns.items() if have.get(name) != kind_]
+    if different:
+        return fail(
+            spec.name, f"columns are missing or of another type: {', '.join(different)}", "restore it from a backup"
+        )
+    return None
+
+
+def _check_shape(store: Store, spec: TableSpec[Any], kept: snapshot.Snapshot | None) -> list[Finding]:
+    """Return a line on what the table holds, and one on its upkeep."""
+    files = store.files()
+    if lost := _lost_files(store, files):
+        raise StorageError(f"{len(lost)} of {files.height} data files are missing, such as {lost[0]}")
+    rows = int(files["num_records"].sum()) if "num_records" in files.columns else 0
+    holds = f"Delta version {store.version}, schema {spec.version}; {rows:,} rows in {files.height} files"
+    return [ok(spec.name, holds), _check_upkeep(store, spec, kept)]
+
+
+def _lost_files(store: Store, files: pl.DataFrame) -> list[str]:
+    if "://" in store.uri:
+        return []  # asking an object store for each file would take too long; reading tells
+    return [path for path in files["path"] if not Path(store.uri, path).is_file()]
+
+
+def _check_upkeep(store: Store, spec: TableSpec[Any], kept: snapshot.Snapshot | None) -> Finding:
+    small = store.shape(TARGET_BYTES).small_files
+    overdue = TURNS_MISSED * COMMITS_PER_TURN
+    facts = [f"{small} small files"]
+    if "://" not in store.uri:
+        facts.append(f"{len(list(Path(store.uri, '_delta_log').glob('*.json')))} log entries")
+    facts.append(f"snapshot at seq {kept.seq}" if kept else "no snapshot yet")
+    text = f"upkeep: {', '.join(facts)}; due every {COMMITS_PER_TURN} versions"
+    if small > overdue or (store.version > overdue and kept is None):
+        return warn(spec.name, text, "it is overdue: keep a desk or a worker open on this lake, and read its warnings")
+    return ok(spec.name, text)
+
+
+def _read(store: Store, spec: TableSpec[Any], kept: snapshot.Snapshot | None) -> pl.DataFrame:
+    """Return the newest row of each key, by the same short way as opening the ledger takes."""
+    newer = store.rows_since(kept.seq if kept else 0, spec.empty())
+    return newest_per_key(pl.concat([kept.rows, newer]) if kept else newer, spec.key)

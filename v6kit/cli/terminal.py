@@ -1,0 +1,78 @@
+"""What the commands have in common: where they print, how an error and a log record look, what Ctrl-C does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.highlighter import NullHighlighter
+from rich.logging import RichHandler
+from rich.text import Text
+
+T = TypeVar("T")
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return where a command prints. Numbers and paths are not coloured: colour means good, doubtful or bad."""
+    return Console(stderr=stderr, highlight=False)
+
+
+def say(to: Console, text: str | Text, *, whole: bool = False) -> None:
+    """Print text: wrapped between words on a terminal, exactly one line in a pipe.
+
+    Args:
+        to: Where.
+        text: What; brackets in it are brackets.
+        whole: Leave it in one piece on a terminal, too: it is a path or a command that somebody will copy.
+    """
+    to.print(text, markup=False, soft_wrap=whole or not to.is_terminal)
+
+
+def say_error(error: BaseException) -> None:
+    """Print an error in one red line on stderr."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    say(console(stderr=True), Text(f"error: {reason}", style="red"))
+
+
+def show_warnings(beside: Console) -> None:
+    """Let v6kit's warnings appear above a live display, which a bare stderr would tear, or as plain lines in a pipe.
+
+    What ib_async logs is the broker room's to judge, and it has passed on what matters.
+    """
+    handler: logging.Handler
+    if beside.is_terminal:
+        handler = RichHandler(console=beside, show_time=False, show_path=False, highlighter=NullHighlighter())
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    logger = logging.getLogger("v6kit")
+    logger.addHandler(handler)
+    logger.setLevel(logging.WARNING)
+    logging.getLogger("ib_async").setLevel(logging.CRITICAL)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's work to its end.
+
+    Ctrl-C and SIGTERM cancel it, so that it can give back what it holds; a second Ctrl-C does not wait for that.
+
+    Raises:
+        KeyboardInterrupt: It was cancelled and did not handle that itself.
+    """
+    try:
+        return asyncio.run(_cancelled_by_sigterm(work))
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
+async def _cancelled_by_sigterm(work: Coroutine[Any, Any, T]) -> T:
+    """Do for SIGTERM what `asyncio.run` does for Ctrl-C; a shell's background jobs hear nothing else."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    if task is not None:
+        signal.signal(signal.SIGTERM, lambda _number, _frame: loop.call_soon_threadsafe(task.cancel))
+    return await work

@@ -1,0 +1,105 @@
+"""What comes into the queue from outside, checked: what is to be queued, and how long things may last.
+
+Every refusal names the argument, or the item and its column, and the value. Does no I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+import polars as pl
+
+from v6kit.contracts import check_instant, check_int, check_text
+from v6kit.queue.requests import WANTED_COLUMNS, Wanted
+
+MANY = 1_000  # from here on a frame is faster than rows
+_INT32_MAX = 2**31 - 1
+
+
+def as_wanted(items: pl.DataFrame | Iterable[Mapping[str, Any]]) -> Sequence[Wanted] | pl.DataFrame:
+    """Check what is to be queued; many come back as a frame, few as rows.
+
+    Raises:
+        TypeError, ValueError: Naming the column, the value and the item.
+    """
+    if not isinstance(items, pl.DataFrame):
+        rows = [_checked(index, item) for index, item in enumerate(items)]
+        return rows if len(rows) < MANY else pl.DataFrame(rows, schema=WANTED_COLUMNS, orient="row")
+    _check_names(items.columns, "items")
+    defaults = Wanted._field_defaults
+    frame = items.with_columns(
+        pl.lit(defaults[name], kind).alias(name) for name, kind in WANTED_COLUMNS.items() if name not in items.columns
+    )
+    try:
+        cast = frame.select(pl.col(name).cast(kind) for name, kind in WANTED_COLUMNS.items())
+    except pl.exceptions.PolarsError:
+        cast = frame.clear()
+    if items.height >= MANY and cast.height and _plausible(frame, cast):
+        return cast
+    # Few, or something is wrong somewhere: the check of one row says what.
+    rows = [_checked(index, row) for index, row in enumerate(frame.iter_rows(named=True))]
+    return rows if len(rows) < MANY else pl.DataFrame(rows, schema=WANTED_COLUMNS, orient="row")
+
+
+def _check_names(names: Iterable[str], what: str) -> None:
+    names = list(names)
+    if unknown := [name for name in names if name not in Wanted._fields]:
+        raise ValueError(f"{what}: unknown column {unknown[0]!r}; known are {', '.join(Wanted._fields)}")
+    for name in ("conid", "symbol"):
+        if name not in names:
+            raise ValueError(f"{what}: {name!r} is missing, got {', '.join(map(repr, names)) or 'nothing'}")
+
+
+def _plausible(given: pl.DataFrame, cast: pl.DataFrame) -> bool:
+    kinds = given.schema
+    whole = all(kinds[name].is_integer() for name in ("conid", "priority", "max_attempts"))
+    text = all(kinds[name] in (pl.String, pl.Categorical, pl.Enum) for name in ("symbol", "account"))
+    at = kinds["available_at"]
+    aware = at == pl.Null or (isinstance(at, pl.Datetime) and at.time_zone is not None)
+    if not (whole and text and aware):
+        return False
+    texts = pl.col("symbol", "account")
+    return bool(
+        cast.select(
+            pl.all_horizontal(pl.col("conid", "priority", "max_attempts").ge(1).fill_null(value=False).all())
+            & pl.all_horizontal(texts.str.strip_chars().eq(texts).fill_null(value=False).all())
+            & pl.col("symbol").ne("").all()
+        ).item()
+    )
+
+
+def _checked(index: int, item: Mapping[str, Any]) -> Wanted:
+    if not isinstance(item, Mapping):
+        raise TypeError(f"item {index} must be a mapping with conid and symbol, got {item!r}")
+    _check_names(item, f"item {index}")
+    given = Wanted(**item)
+    try:
+        return Wanted(
+            conid=check_int("conid", given.conid),
+            symbol=check_text("symbol", given.symbol),
+            priority=check_small("priority", given.priority),
+            account=check_text("account", given.account, empty_allowed=True),
+            max_attempts=check_small("max_attempts", given.max_attempts),
+            available_at=None if given.available_at is None else check_instant("available_at", given.available_at),
+        )
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"item {index}: {error}") from None
+
+
+def check_span(name: str, value: timedelta) -> timedelta:
+    """Return a duration; refuse what is none, and what does not last."""
+    if not isinstance(value, timedelta):
+        raise TypeError(f"{name} must be a timedelta, got {value!r} ({type(value).__name__})")
+    if value <= timedelta(0):
+        raise ValueError(f"{name} must be longer than nothing, got {value!r}")
+    return value
+
+
+def check_small(name: str, value: int) -> int:
+    """Return a whole number from 1 that fits its 32-bit column."""
+    number = check_int(name, value)
+    if number > _INT32_MAX:
+        raise ValueError(f"{name} must be at most {_INT32_MAX}, got {number}")
+    return number

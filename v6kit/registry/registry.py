@@ -1,0 +1,250 @@
+"""`StrategyRegistry`: which contracts belong to an active strategy, and so must be live.
+
+A ledger on the table `active_strategies`, keyed by (strategy_id, conid). Removing a leg appends a row with `removed_at`
+set, so nothing is ever forgotten. A contract stays active until every strategy that holds it has let go.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
+from functools import partial
+from typing import Any, NoReturn
+
+import polars as pl
+
+from v6kit.clock import Clock
+from v6kit.contracts import ActiveContract, check_expiry, check_int, check_text
+from v6kit.errors import StorageError
+from v6kit.ledger import LedgerTable, Rows
+from v6kit.registry import decisions
+from v6kit.registry.legs import Legs, as_legs, as_strategy_id, fields_of
+from v6kit.registry.rows import SPEC, RegistryRow, RegistryState, as_rows
+
+OnChange = Callable[[list[ActiveContract], list[ActiveContract]], None]
+_log = logging.getLogger("v6kit.registry")
+
+
+class _NotOpen:
+    """Answers for the registry until it is open: a wrong "no" would leave a live strategy unwatched."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+
+    def __contains__(self, conid: object) -> NoReturn:
+        raise StorageError(f"the registry at {self._uri} is not open; await its initialize() first")
+
+
+class StrategyRegistry(LedgerTable[RegistryRow, RegistryState]):
+    """What is active, on the Delta table `active_strategies`.
+
+    Args:
+        uri: A local path, or any URI that deltalake takes.
+        storage_options: For object stores; never shown.
+        clock: Tells the time; default the system's.
+
+    Attributes:
+        is_active: `is_active(conid) -> bool`: whether any strategy holds the contract. A dictionary's own look-up: no
+            I/O, never blocks, safe from any thread. Raises `StorageError` before the registry is open.
+    """
+
+    SPEC = SPEC
+
+    def __init__(
+        self,
+        uri: str | os.PathLike[str],
+        *,
+        storage_options: Mapping[str, str] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        super().__init__(uri, storage_options=storage_options, clock=clock)
+        self._active: dict[int, dict[str, RegistryRow]] = {}  # conid → strategy_id → row; written by one thread
+        self._listeners: dict[object, OnChange] = {}
+        self.is_active: Callable[[int], bool] = _NotOpen(self.uri).__contains__
+
+    def _new_state(self) -> RegistryState:
+        return RegistryState()
+
+    # --- registering --------------------------------------------------------------------------------------------
+
+    async def add_strategy(self, strategy_id: str | int, legs: Legs, kind: str | None = None) -> list[ActiveContract]:
+        """Register a strategy: all legs in one commit, or none.
+
+        Adding the same legs again changes nothing; another quantity or kind is taken over.
+
+        Args:
+            strategy_id: Yours to choose; numbers are kept as text.
+            legs: `Leg` objects, mappings with its fields, or a frame with them as columns.
+            kind: What it is, e.g. `IRON_CONDOR`; default what it is already, or `CUSTOM`.
+
+        Returns:
+            The strategy's active legs.
+
+        Raises:
+            ContractConflictError: A conid is active with another symbol, sec_type, right, strike or expiry.
+            ValueError, TypeError: An argument is wrong; names the leg, the field and the value.
+        """
+        checked, name = as_legs(legs), as_strategy_id(strategy_id)
+        kind = None if kind is None else check_text("kind", kind)
+        return await self._change(partial(decisions.add, strategy_id=name, kind=kind, legs=checked))
+
+    async def add_active(  # noqa: PLR0917 - an option has these fields, in this order
+        self,
+        conid: int,
+        symbol: str,
+        right: str | None = None,
+        strike: float | None = None,
+        expiry: str | date | None = None,
+        strategy_id: str | int = "default",
+        *,
+        sec_type: str = "OPT",
+        quantity: float = 1.0,
+        kind: str | None = None,
+    ) -> list[ActiveContract]:
+        """Register one contract as a leg of a strategy; arguments as in `Leg`, the rest as in `add_strategy`."""
+        leg = {
+            "conid": conid, "symbol": symbol, "right": right, "strike": strike, "expiry": expiry,
+            "sec_type": sec_type, "quantity": quantity,
+        }  # fmt: skip
+        return await self.add_strategy(strategy_id, [leg], kind)
+
+    async def add_contract(
+        self,
+        contract: Any,  # noqa: ANN401 - ib_async is not imported here; any object with these attributes will do
+        strategy_id: str | int,
+        *,
+        quantity: float = 1.0,
+        kind: str | None = None,
+    ) -> list[ActiveContract]:
+        """Register an `ib_async` contract (or any object with its attributes) as a leg of a strategy.
+
+        Raises:
+            ValueError: It has no conId yet; qualify it first.
+        """
+        return await self.add_strategy(strategy_id, [fields_of(contract) | {"quantity": quantity}], kind)
+
+    async def remove_strategy(self, strategy_id: str | int) -> list[ActiveContract]:
+        """Remove all legs of a strategy in one commit; returns those that were active.
+
+        Raises:
+            StrategyNotFoundError: No strategy ever had this id.
+        """
+        chosen = partial(decisions.of_strategy, strategy_id=as_strategy_id(strategy_id))
+        return await self._change(partial(decisions.remove, chosen=chosen, change="REMOVE"))
+
+    async def remove_active(self, conid: int, strategy_id: str | int | None = None) -> list[ActiveContract]:
+        """Remove a contract from one strategy, or from all; returns the legs that were active.
+
+        Raises:
+            StrategyNotFoundError: No such strategy ever held it.
+        """
+        name = None if strategy_id is None else as_strategy_id(strategy_id)
+        chosen = partial(decisions.of_contract, conid=check_int("conid", conid), strategy_id=name)
+        return await self._change(partial(decisions.remove, chosen=chosen, change="REMOVE"))
+
+    async def expire(self, on: date | None = None) -> list[ActiveContract]:
+        """Remove every leg whose expiry lies before `on` (default: today, UTC); returns them."""
+        limit = check_expiry(on if on is not None else self.clock.now().date())
+        chosen = partial(decisions.expired, before=limit)
+        return await self._change(partial(decisions.remove, chosen=chosen, change="EXPIRE"))
+
+    # --- looking ------------------------------------------------------------------------------------------------
+
+    async def get_all_active(self) -> list[ActiveContract]:
+        """Return every active leg, others' newest changes included, by strategy and age."""
+        await self.refresh()
+        return self.active_legs()
+
+    def active_legs(self) -> list[ActiveContract]:
+        """Return every active leg as this process knows it, by strategy and age; no I/O."""
+        return [row.contract() for row in self.ledger.read(lambda state: state.active())]
+
+    def current(self) -> pl.DataFrame:
+        """Return every active leg as this process knows it: one row each, columns as the table's; no I/O."""
+        return SPEC.to_frame(self.ledger.read(lambda state: state.active()))
+
+    def strategies(self) -> pl.DataFrame:
+        """Return one row per active strategy: strategy_id, strategy, legs, symbols, expiries, added_at; no I/O."""
+        text = pl.col("symbol").unique().sort().str.join(", ").alias("symbols")
+        expiries = pl.col("expiry").drop_nulls().unique().sort().str.join(", ").alias("expiries")
+        grouped = (
+            self.current()
+            .group_by("strategy_id")
+            .agg(pl.col("strategy").first(), pl.len().alias("legs"), text, expiries, pl.col("added_at").min())
+        )
+        return grouped.sort("strategy_id")
+
+    def on_change(self, listener: OnChange) -> Callable[[], None]:
+        """Follow what becomes active and what stops being so, in this process and in others.
+
+        Changes of other processes are heard when this registry takes them in: at its own next change, or by `refresh`.
+
+        Args:
+            listener: Gets two lists, added and removed, one `ActiveContract` per conid. Called on the registry's own
+                thread, after the change is durable; it must not block. What it raises is logged.
+
+        Returns:
+            What ends it; may be called twice.
+        """
+        token = object()
+        self._listeners[token] = listener
+
+        def end() -> None:
+            self._listeners.pop(token, None)
+
+        return end
+
+    def __getitem__(self, strategy_id: str | int) -> list[ActiveContract]:
+        """Return the active legs of a strategy."""
+        name = as_strategy_id(strategy_id)
+        legs = [leg for leg in self.active_legs() if leg.strategy_id == name]
+        if not legs:
+            known = ", ".join(self._ipython_key_completions_()) or "none"
+            raise KeyError(f"no active strategy {name!r}; active are {known}")
+        return legs
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return self.strategies()["strategy_id"].to_list()
+
+    def __repr__(self) -> str:
+        if not self.ledger.is_open:
+            return super().__repr__()
+        legs = self.active_legs()
+        count = len({leg.strategy_id for leg in legs})
+        return f"StrategyRegistry({self.uri!r}: {count} active strategies, {len(legs)} legs)"
+
+    # --- following commits, on the writer thread ----------------------------------------------------------------
+
+    def _committed(self, rows: Rows[RegistryRow]) -> None:
+        added, removed = self._follow(as_rows(rows))
+        self.is_active = self._active.__contains__
+        if not added and not removed:
+            return
+        for listener in tuple(self._listeners.values()):
+            try:
+                listener(list(added), list(removed))
+            except Exception:  # noqa: BLE001 - one listener's mistake must not keep the change from the others
+                _log.exception("a listener of the registry failed; the change stands")
+
+    def _follow(self, rows: Sequence[RegistryRow]) -> tuple[list[ActiveContract], list[ActiveContract]]:
+        """Enter rows into the index; return what became active by them, and what stopped being so."""
+        added: dict[int, ActiveContract] = {}
+        removed: dict[int, ActiveContract] = {}
+        for row in rows:
+            holders = dict(self._active.get(row.conid, {}))
+            was_active = bool(holders)
+            if row.removed_at is None:
+                holders[row.strategy_id] = row
+            else:
+                holders.pop(row.strategy_id, None)
+            if holders:
+                self._active[row.conid] = holders
+            else:
+                self._active.pop(row.conid, None)
+            if was_active != bool(holders):
+                gains, losses = (added, removed) if holders else (removed, added)
+                if losses.pop(row.conid, None) is None:
+                    gains[row.conid] = row.contract()
+        return list(added.values()), list(removed.values())

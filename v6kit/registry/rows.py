@@ -1,0 +1,93 @@
+"""What a leg is in the table and in memory: the row, the table's columns, and the fold of all rows.
+
+Owns no decision and does no I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+import polars as pl
+
+from v6kit.contracts import ActiveContract
+from v6kit.ledger import INSTANT, NO_INSTANT, STAMP, Rows, TableSpec
+
+
+class RegistryRow(NamedTuple):
+    """One leg of one strategy, as the table has it."""
+
+    strategy_id: str
+    strategy: str
+    conid: int
+    symbol: str
+    sec_type: str
+    right: str | None
+    strike: float | None
+    expiry: str | None
+    quantity: float
+    added_at: datetime
+    removed_at: datetime | None
+    change: str
+    seq: int = 0
+    version: int = 0
+    updated_at: datetime = NO_INSTANT
+    updated_by: str = ""
+
+    def contract(self) -> ActiveContract:
+        """Return the leg as users see it."""
+        fields = {name: getattr(self, name) for name in ActiveContract.__dataclass_fields__}
+        return ActiveContract(**fields)
+
+
+SPEC: TableSpec[RegistryRow] = TableSpec(
+    name="active_strategies",
+    key=("strategy_id", "conid"),
+    columns={
+        "strategy_id": pl.String(),
+        "strategy": pl.String(),
+        "conid": pl.Int64(),
+        "symbol": pl.String(),
+        "sec_type": pl.String(),
+        "right": pl.String(),
+        "strike": pl.Float64(),
+        "expiry": pl.String(),
+        "quantity": pl.Float64(),
+        "added_at": INSTANT,
+        "removed_at": INSTANT,
+        **STAMP,
+    },
+    row=RegistryRow,
+)
+
+
+class RegistryState:
+    """Every leg by its key, removed ones included."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str, int], RegistryRow] = {}
+
+    def active(self) -> list[RegistryRow]:
+        """Return the legs that are held, by strategy and in the order in which they were added."""
+        held = [row for row in self.rows.values() if row.removed_at is None]
+        return sorted(held, key=lambda row: (row.strategy_id, row.added_at))
+
+    def held(self) -> list[Rows[RegistryRow]]:
+        """Return all rows."""
+        return [list(self.rows.values())]
+
+    def apply(self, rows: Rows[RegistryRow]) -> Callable[[], None]:
+        """Take rows in; return what takes exactly these back."""
+        before = dict(self.rows)
+        self.rows.update(((row.strategy_id, row.conid), row) for row in as_rows(rows))
+
+        def take_back() -> None:
+            self.rows = before
+
+        return take_back
+
+
+def as_rows(rows: Rows[RegistryRow]) -> Sequence[RegistryRow]:
+    """Return what a commit brought as rows, in seq order."""
+    return SPEC.to_rows(rows) if isinstance(rows, pl.DataFrame) else rows

@@ -1,0 +1,91 @@
+"""What one cycle of the worker did, in numbers and in a sentence."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from v6kit.queue import Outcome, Status
+from v6kit.sync.decisions import Fetched
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CycleReport:
+    """What one cycle did.
+
+    Attributes:
+        cycle: Counted from 1.
+        started_at: Aware UTC.
+        seconds: How long it took.
+        claimed: Requests that it took on.
+        settled: Refreshed for good.
+        retried: To be tried again later.
+        failed: Ended without success.
+        released: Given back untried, because the link or the lines failed them.
+        in_flight: Still under way, carried into the next cycle.
+        stale: No longer ours: their lease had ended, or they were cancelled.
+        versions: The queue's version before and after.
+        held_back: Why nothing new was claimed, or an empty string.
+        problems: How often which error message came, most frequent first.
+    """
+
+    cycle: int
+    started_at: datetime
+    seconds: float
+    claimed: int
+    settled: int
+    retried: int
+    failed: int
+    released: int
+    in_flight: int
+    stale: int
+    versions: tuple[int, int]
+    held_back: str
+    problems: dict[str, int]
+
+    def __repr__(self) -> str:
+        parts = [f"{self.claimed} claimed", f"{self.settled} refreshed"]
+        parts += [
+            f"{count} {name}"
+            for name, count in (
+                ("to retry", self.retried),
+                ("failed", self.failed),
+                ("given back", self.released),
+                ("in flight", self.in_flight),
+                ("too late", self.stale),
+            )
+            if count
+        ]
+        if self.held_back:
+            parts.append(f"nothing new claimed: {self.held_back}")
+        before, after = self.versions
+        return f"Cycle {self.cycle}: {', '.join(parts)} in {self.seconds:.1f} s (queue v{before} → v{after})"
+
+
+def report(done: Sequence[Fetched], stale: Collection[str], **facts: object) -> CycleReport:
+    """Return the report of a cycle.
+
+    Args:
+        done: What has ended in it.
+        stale: The requests that were no longer ours, by id.
+        facts: The other fields of the report.
+    """
+    counted = [each for each in done if each.item.request_id not in stale]
+    ways = Counter(_way(each, each.outcome) for each in counted if each.outcome is not None)
+    problems = Counter(each.outcome.error_message for each in counted if each.outcome and each.outcome.error_message)
+    return CycleReport(
+        settled=ways[Status.SUCCESS],
+        retried=ways[Status.PENDING],
+        failed=ways[Status.FAILED],
+        released=sum(each.outcome is None for each in counted),
+        stale=len(stale),
+        problems=dict(problems.most_common()),
+        **facts,  # type: ignore[arg-type]  # the cycle's own facts, named as the report's fields
+    )
+
+
+def _way(each: Fetched, outcome: Outcome) -> Status:
+    used_up = outcome.status == Status.PENDING and each.item.attempt >= each.item.max_attempts
+    return Status.FAILED if used_up else outcome.status
