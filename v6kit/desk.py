@@ -318,6 +318,7 @@ async def open(  # noqa: A001 - `v6kit.open` is the public name, and this module
     interval: float = 5.0,
     batch_size: int = 50,
     sync_interval: float = 60.0,
+    connect_timeout: float = 8.0,
     storage_options: Mapping[str, str] | None = None,
     clock: Clock | None = None,
     gateway: SimulatedGateway | None = None,
@@ -337,7 +338,8 @@ async def open(  # noqa: A001 - `v6kit.open` is the public name, and this module
             once streams hold them all. Default: one in twenty of those that may be used.
         interval: Seconds between two cycles of the worker.
         batch_size: Requests that the worker holds at once.
-        sync_interval: Seconds between two readings of all positions.
+        sync_interval: Seconds between two readings of all positions; a quote older than this is to be refreshed.
+        connect_timeout: Seconds for connecting, the first positions and the first account update together.
         storage_options: For object stores; never shown.
         clock: Tells the time; default the system's.
         gateway: A simulated gateway of your own making, with `broker="simulated"`; the desk starts and stops it.
@@ -362,11 +364,13 @@ async def open(  # noqa: A001 - `v6kit.open` is the public name, and this module
         raise ValueError(f"gateway goes with broker='simulated' only, got broker={broker!r}")
     if broker != SIMULATED:
         parse_address(broker)
+    check_int("line_limit", line_limit)
+    check_int("line_reserve", line_reserve, minimum=0)
     check_float("interval", interval, above=0.0)
     check_int("batch_size", batch_size)
     check_float("sync_interval", sync_interval, above=0.0)
     clock = clock or Clock()
-    floor = (line_limit - line_reserve) // _LINES_PER_FLOOR if snapshot_floor is None else snapshot_floor
+    floor = max(0, line_limit - line_reserve) // _LINES_PER_FLOOR if snapshot_floor is None else snapshot_floor
     lines = LineBudget(line_limit, line_reserve, snapshot_floor=floor, clock=clock)
 
     def make_broker(host: str, port: int) -> Broker:
@@ -377,6 +381,7 @@ async def open(  # noqa: A001 - `v6kit.open` is the public name, and this module
             account=account,
             market_data_type=market_data_type,
             lines=lines,
+            connect_timeout=connect_timeout,
             clock=clock,
         )
 

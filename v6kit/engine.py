@@ -62,20 +62,24 @@ class Engine:
         with self._closing:
             if self._loop.is_closed():
                 return
-            asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).result()
+            asyncio.run_coroutine_threadsafe(_wind_down(), self._loop).result()
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-            # the threads of `asyncio.to_thread`, which would stay until the process ends
-            self._loop.run_until_complete(self._loop.shutdown_default_executor())
             self._loop.close()
 
 
-async def _cancel_others() -> None:
+async def _wind_down() -> None:
+    """Cancel all other tasks; then end generators, and the threads of `asyncio.to_thread`, which would stay.
+
+    On the loop's own thread, because the closing one may have a loop that runs, as every cell of a notebook does.
+    """
+    loop = asyncio.get_running_loop()
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    await loop.shutdown_asyncgens()
+    await loop.shutdown_default_executor()
 
 
 def _submit(coro: Coroutine[Any, Any, _T], loop: asyncio.AbstractEventLoop) -> concurrent.futures.Future[_T]:

@@ -99,6 +99,13 @@ def rows_of(batch: Any) -> list[QueuedPosition]:
     return batch if isinstance(batch, list) else PositionQueue.SPEC.to_rows(batch)
 
 
+async def eventually(fits: Callable[[], object]) -> None:
+    """Wait until something holds that announces itself by no event."""
+    async with asyncio.timeout(DEADLINE):
+        while not fits():  # noqa: ASYNC110 - see above
+            await asyncio.sleep(0.002)
+
+
 class Breakage:
     """Breaks a table for a while: nothing can be committed to it, and nothing of it is lost."""
 

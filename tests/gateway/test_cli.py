@@ -151,22 +151,32 @@ def test_the_demo_runs_again_on_its_lake_and_sums_up_for_a_trader(finished):
 
 async def test_ctrl_c_in_a_cycle_gives_claims_back_and_a_second_run_goes_on(tmp_path):
     """What was refreshed stays refreshed, what was claimed waits again."""
-    size = ("--positions", "120", "--strategies", "2")
+    size = ("--positions", "80", "--strategies", "2")
     async with started("demo", "--lake", tmp_path, *size) as demo:
         await demo.line("cycle 1:")
         await claimed(tmp_path)
         ended = await demo.end(signal.SIGINT)
     assert (ended.code, ended.err) == (130, "")
     assert "Stopped after 1 cycle" in ended.out
-    assert f"v6kit demo --lake {tmp_path} --positions=120 --strategies=2" in ended.out
+    assert f"v6kit demo --lake {tmp_path} --positions=80 --strategies=2" in ended.out
     left = await statuses(tmp_path)
     assert left[Status.PROCESSING] == left[Status.FAILED] == 0
-    assert 0 < left[Status.PENDING] < 112
+    assert 0 < left[Status.PENDING] < 72
 
     again = v6kit("demo", "--json", "--lake", tmp_path, *size)
     told = json.loads(again.stdout)
     assert (again.returncode, told["queued"], told["settled"]) == (0, left[Status.PENDING], left[Status.PENDING])
-    assert (told["fresh"], told["refused"]) == (120, 0)
+    assert (told["fresh"], told["refused"]) == (80, 0)
+
+
+async def test_a_lake_whose_queue_is_paused_is_refused(tmp_path):
+    """The demo would wait for ever; it says who must do what."""
+    async with PositionQueue(tmp_path / "position_queue") as queue:
+        await queue.pause("maintenance")
+    async with started("demo", "--lake", tmp_path, "--positions", "4", "--strategies", "0") as demo:
+        ended = await demo.end()
+    assert ended.code == 1
+    assert "is paused (maintenance); resume it" in ended.err
 
 
 async def test_ctrl_c_while_the_desk_opens_ends_in_order(tmp_path):
@@ -278,7 +288,6 @@ def test_the_version_is_told():
         (("worker", "lake"), 2, "--broker"),
         (("worker", "lake", "--broker", "nowhere"), 1, "'HOST:PORT'"),
         (("worker", "lake", "--broker", "127.0.0.1:1"), 1, "no gateway at 127.0.0.1:1"),
-        (("doctor", "lake", "--broker", "nowhere"), 1, "'HOST:PORT'"),
     ],
 )
 def test_a_wrong_argument_is_named(arguments, code, said, tmp_path, monkeypatch):

@@ -83,14 +83,21 @@ def test_looking_changes_nothing(lake):
     ("name", "said"), [("missing", "nothing at this path"), ("file", "this is a file"), ("empty", "none of the")]
 )
 def test_what_is_no_lake_is_one_clear_line(tmp_path, name, said):
-    """With what to do about it, and exit code 1."""
+    """With what to do about it."""
     (tmp_path / "file").touch()
     (tmp_path / "empty").mkdir()
-    ran = doctor(tmp_path / name)
+    (finding,) = check_lake(str(tmp_path / name))
+    assert finding.level is Level.FAIL
+    assert said in finding.text
+    assert finding.advice
+
+
+def test_a_lake_that_does_not_exist_exits_with_1(tmp_path):
+    """One line on stdout says it, and nothing was made there."""
+    ran = doctor(tmp_path / "missing")
     assert (ran.returncode, ran.stderr) == (1, "")
-    (line,) = [line for line in ran.stdout.splitlines() if line.startswith("fail")]
-    assert said in line
-    assert "->" in line
+    assert "fail  lake               there is nothing at this path -> check it" in ran.stdout
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_table_of_another_tool_is_recognised(lake):

@@ -65,6 +65,7 @@ class Snapshots:
         self._timeout = timeout
         self._timings = means.timings
         self._clock = means.clock
+        self._next = asyncio.Lock()
 
     async def take(self, session: Session, conid: int, exchange: str) -> Quote:
         """Ask for the prices of one contract, and wait for all of them.
@@ -92,9 +93,8 @@ class Snapshots:
         raise AssertionError("the last try either returns or raises")
 
     async def _try_once(self, session: Session, conid: int, exchange: str) -> Quote:
-        line = await self._line(conid)
+        line = await self._line_and_turn(conid)
         try:
-            await self._pacer.turn()
             pending = _Pending()
             request = self._requests.send(session, conid, exchange, pending, snapshot=True)
         except BaseException:
@@ -117,15 +117,36 @@ class Snapshots:
         self._lines.release_snapshot(line)
         return request.quote(Source.SNAPSHOT, now=self._clock.now())
 
+    async def _line_and_turn(self, conid: int) -> LineHolder:
+        """Wait for a line and for the turn to send; one snapshot at a time, so that only one line waits with it."""
+        try:
+            async with asyncio.timeout(self._timings.line_wait):
+                await self._next.acquire()
+        except TimeoutError as error:
+            raise self._no_line(conid) from error
+        try:
+            line = await self._line(conid)
+            try:
+                await self._pacer.turn()
+            except BaseException:
+                self._lines.release_snapshot(line)
+                raise
+            return line
+        finally:
+            self._next.release()
+
     async def _line(self, conid: int) -> LineHolder:
         try:
             async with asyncio.timeout(self._timings.line_wait):
                 return await self._lines.acquire_snapshot(conid)
         except TimeoutError as error:
-            raise LineLimitError(
-                f"no line became free for a snapshot of conid {conid} within {self._timings.line_wait:g} s: "
-                f"streams hold {self._lines.streams} of {self._lines.capacity}, snapshots {self._lines.snapshots}"
-            ) from error
+            raise self._no_line(conid) from error
+
+    def _no_line(self, conid: int) -> LineLimitError:
+        return LineLimitError(
+            f"no line became free for a snapshot of conid {conid} within {self._timings.line_wait:g} s: "
+            f"streams hold {self._lines.streams} of {self._lines.capacity}, snapshots {self._lines.snapshots}"
+        )
 
     def _give_back_refused(self, line: LineHolder, refusal: Refusal) -> None:
         if refusal.action is Action.LINE_LIMIT:

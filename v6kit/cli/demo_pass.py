@@ -17,6 +17,7 @@ import polars as pl
 
 from v6kit.contracts import Quality, Source
 from v6kit.desk import SIMULATED, Desk
+from v6kit.errors import QueueError
 from v6kit.gateway import SimulatedGateway
 from v6kit.positions import BookRow
 from v6kit.queue import Status
@@ -138,7 +139,12 @@ class Pass:
 
         Raises:
             BrokerError: The positions could not be read.
+            QueueError: The lake's queue is paused, so nothing would ever be refreshed.
         """
+        if paused := self.desk.queue.stats().paused:
+            raise QueueError(
+                f"the queue of {self.desk.lake} is paused ({paused}); resume it: await desk.queue.resume()"
+            )
         streamer = self.desk.streamer
         if not self.waiting:
             streamer.sync_interval = A_MOMENT_SECONDS  # what is older than that is due

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from v6kit.cli.terminal import say
+from v6kit.cli.terminal import one_line, say
 
 
 class Level(StrEnum):
@@ -75,11 +75,6 @@ def show(findings: Iterable[Finding], console: Console) -> None:
             text.append(f"\n-> {one_line(each.advice)}", style)
         grid.add_row(Text(each.level, style), each.subject, text)
     console.print(grid)
-
-
-def one_line(text: str) -> str:
-    """Return text without line breaks and colours: errors of other libraries may have both."""
-    return " ".join(Text.from_ansi(text.replace("\n", " ")).plain.split())
 
 
 def span(time: timedelta) -> str:

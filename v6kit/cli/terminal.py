@@ -35,8 +35,13 @@ def say(to: Console, text: str | Text, *, whole: bool = False) -> None:
 
 def say_error(error: BaseException) -> None:
     """Print an error in one red line on stderr."""
-    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = one_line(str(error)) or type(error).__name__
     say(console(stderr=True), Text(f"error: {reason}", style="red"))
+
+
+def one_line(text: str) -> str:
+    """Return text without line breaks and colours: errors of other libraries may have both."""
+    return " ".join(Text.from_ansi(text.replace("\n", " ")).plain.split())
 
 
 def show_warnings(beside: Console) -> None:

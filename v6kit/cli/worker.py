@@ -56,6 +56,7 @@ async def _work(settings: Settings, console: Console) -> None:
 
 async def _cycles(desk: Desk, interval: float, console: Console) -> None:
     loop = asyncio.get_running_loop()
+    was_held = False
     while True:
         began = loop.time()
         try:
@@ -64,7 +65,8 @@ async def _cycles(desk: Desk, interval: float, console: Console) -> None:
             # The next cycle may find the storage in order; until then leases guard what was claimed.
             terminal.say(console, Text(f"cycle {desk.worker.cycles} failed, the next one tries again: {error}", "red"))
         else:
-            terminal.say(console, _line(desk, report))
+            terminal.say(console, _line(report, desk.queue.stats().live, was_held=was_held))
+            was_held = bool(report.held_back)
         await asyncio.sleep(max(0.0, began + interval - loop.time()))
 
 
@@ -79,7 +81,8 @@ def _introduce(desk: Desk, settings: Settings, console: Console) -> None:
     )
 
 
-def _line(desk: Desk, report: CycleReport) -> str:
+def _line(report: CycleReport, waiting: int, *, was_held: bool) -> str:
+    """Return what to say of a cycle; why it was held back is said in full only the first time."""
     counts = {
         "claimed": report.claimed,
         "refreshed": report.settled,
@@ -89,12 +92,10 @@ def _line(desk: Desk, report: CycleReport) -> str:
         "in flight": report.in_flight,
         "too late": report.stale,
     }
-    done = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "nothing was due"
+    done = [f"{count} {name}" for name, count in counts.items() if count]
     if report.held_back:
-        done = (
-            f"held back: {report.held_back}" if done == "nothing was due" else f"{done}; held back: {report.held_back}"
-        )
+        done.append("still held back" if was_held else f"held back: {report.held_back}")
     return (
-        f"{report.started_at:%H:%M:%S} cycle {report.cycle} ({report.seconds:.1f} s): {done}; "
-        f"{desk.queue.stats().live} waiting"
+        f"{report.started_at:%H:%M:%S} cycle {report.cycle} ({report.seconds:.1f} s): "
+        f"{', '.join(done) or 'nothing was due'}; {waiting} waiting"
     )

@@ -50,6 +50,8 @@ class Bulk:
 
     def rest(self) -> list[pl.DataFrame]:
         """Return what is still here, as frames."""
+        if all(self._untouched):
+            return [self._frame]
         return [self._frame[first : first + BLOCK_ROWS] for first in self._untouched_rows()]
 
     def __len__(self) -> int:
@@ -69,4 +71,6 @@ def split(frame: pl.DataFrame) -> list[Bulk]:
         return []
     if not frame["request_id"].is_sorted():
         frame = frame.sort("request_id")
+    if frame["account"].n_unique() == frame["priority"].n_unique() == 1:
+        return [Bulk(frame)]
     return [Bulk(part) for part in frame.partition_by("account", "priority", maintain_order=True)]

@@ -95,6 +95,8 @@ def _insert_many(
 
 def _existing(state: QueueState, once: pl.DataFrame) -> list[str | None] | None:
     """Return the live request of each row, or `None` if none of them has one."""
+    if not any(map(state.has_live, once["account"].unique())):
+        return None
     found: list[str | None] = [None] * once.height
     for (account,), part in once.with_row_index("row").group_by("account"):
         live = state.live_ids(str(account), part["conid"].to_list())
@@ -106,6 +108,8 @@ def _existing(state: QueueState, once: pl.DataFrame) -> list[str | None] | None:
 def _without_duplicates(wanted: pl.DataFrame) -> tuple[pl.DataFrame, list[int] | None]:
     """Return each (account, conid) once, with its best priority, and for each row of `wanted` where it went."""
     key = ["account", "conid"]
+    if wanted["conid"].n_unique() == wanted.height:
+        return wanted, None
     if not wanted.select(pl.struct(key).is_duplicated().any()).item():
         return wanted, None
     once = wanted.with_columns(pl.col("priority").min().over(key)).unique(key, keep="first", maintain_order=True)
