@@ -54,8 +54,10 @@ def check_int(name: str, value: SupportsIndex, *, minimum: int = 1) -> int:
         number = operator.index(value)
     except TypeError:
         raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__})") from None
-    if not minimum <= number < 2**63:
+    if number < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {number}")
+    if number >= 2**63:
+        raise ValueError(f"{name} must fit into 64 bits, got {number}")
     return number
 
 

@@ -177,10 +177,10 @@ async def test_a_models_price_does_not_replace_a_markets(book: PositionBook, clo
 async def test_bid_and_ask_are_replaced_together(book: PositionBook):
     """A side that is not quoted now is not filled with an older one."""
     await book.record([update(GOOD)])
-    await book.record([update(replace(EMPTY, bid=1.15, bid_size=3))])
+    await book.record([update(replace(EMPTY, bid=1.15, bid_size=3, model_price=1.2))])
     row = call(book)
     assert (row.bid, row.ask, row.bid_size, row.ask_size) == (1.15, None, 3.0, None)
-    assert (row.quality, row.last) == ("partial", 1.21)
+    assert (row.quality, row.last, row.mark, row.mark_source) == ("partial", 1.21, 1.2, "model")
 
 
 async def test_nothing_is_stored_of_an_empty_first_quote(book: PositionBook):

@@ -116,6 +116,22 @@ def test_files_that_belong_to_no_version_are_removed_when_they_are_old(make_ledg
     assert ledger.submit(count("SPY")).result() == 2
 
 
+@pytest.mark.parametrize("place", ["notes.txt", "book/part-00000-of-another-table.snappy.parquet", "mine.parquet"])
+def test_what_others_keep_below_the_table_is_left_alone(make_ledger, place):
+    """Another table in a folder below, or somebody's notes: however old, they are not ours to remove."""
+    ledger = make_ledger()
+    ledger.submit(count("SPY")).result()
+    foreign = Path(ledger.uri) / place
+    foreign.parent.mkdir(exist_ok=True)
+    foreign.write_bytes(b"")
+    long_ago = time.time() - 30 * 24 * 3600
+    os.utime(foreign, (long_ago, long_ago))
+    upkeep.run(Store(ledger.uri), ledger._write_snapshot)
+    upkeep.run(Store(ledger.uri), ledger._write_snapshot)
+    assert foreign.exists()
+    assert list((Path(ledger.uri) / "_snapshot").glob("*.parquet"))
+
+
 def test_large_files_are_left_alone(make_ledger):
     """Compaction merges what is small; a file at the target size is never rewritten."""
     ledger = make_ledger()

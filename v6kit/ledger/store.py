@@ -313,10 +313,13 @@ class Store:
     def vacuum(self) -> None:
         """Remove files older than `FILE_RETENTION` that no version needs: replaced by compaction, or of a lost race.
 
-        Must come before a checkpoint: that one forgets replaced files past their retention, removed or not.
+        Must come before a checkpoint: that one forgets replaced files past their retention, removed or not. Where
+        somebody keeps files of another kind below the table, or another table, only what was replaced is removed.
         """
         with storage_errors(self.uri, "vacuuming"):
-            self.table.vacuum(dry_run=False, full=True, post_commithook_properties=_BARE_COMMIT)
+            unknown = self.table.vacuum(dry_run=True, full=True)
+            is_ours = all(re.fullmatch(r"part-[^/]*\.parquet", path) for path in unknown)
+            self.table.vacuum(dry_run=False, full=is_ours, post_commithook_properties=_BARE_COMMIT)
 
     def overwrite(self, frame: pl.DataFrame, metadata: Mapping[str, str]) -> None:
         """Replace the whole table by `frame` in one commit, and create it if need be."""

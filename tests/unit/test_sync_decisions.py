@@ -1,0 +1,291 @@
+"""What sync decides, without a gateway or a table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import polars as pl
+import pytest
+from v6kit.broker import ConnectionState
+from v6kit.clock import FakeClock
+from v6kit.contracts import (
+    AccountPosition,
+    ActiveContract,
+    Instrument,
+    PortfolioValue,
+    PositionUpdate,
+    Quality,
+    Quote,
+    Source,
+)
+from v6kit.errors import BrokerError, GatewayUnavailableError, LineLimitError, RequestFailedError
+from v6kit.positions import BookRow, merge
+from v6kit.queue import QueuedPosition, Status
+from v6kit.sync import decisions
+from v6kit.sync.inflow import Inflow
+from v6kit.sync.report import report
+
+NOW = FakeClock().now()
+LATER = NOW + timedelta(seconds=1)
+
+
+def instrument(conid: int) -> Instrument:
+    """Return a stock."""
+    return Instrument(conid=conid, symbol=f"S{conid}", sec_type="STK", exchange="")
+
+
+def quote(conid: int = 1, **fields: object) -> Quote:
+    """Return a good quote."""
+    good = Quote(
+        conid=conid, source=Source.STREAM, requested_at=NOW, received_at=NOW, quality=Quality.OK, bid=1.0, ask=1.2
+    )
+    return replace(good, **fields)
+
+
+def row(conid: int = 1, account: str = "DU1", **fields: object) -> BookRow:
+    """Return a position as the book has it, refreshed by a snapshot just now."""
+    opened = merge(None, PositionUpdate(account=account, instrument=instrument(conid), position=1.0, avg_cost=1.0))
+    refreshed = {"source": "snapshot", "quality": "ok", "received_at": NOW, "requested_at": NOW} | fields
+    return opened._replace(**refreshed)
+
+
+def leg(conid: int) -> ActiveContract:
+    """Return a leg that a strategy holds."""
+    return ActiveContract(
+        conid=conid, symbol=f"S{conid}", sec_type="STK", strategy_id="1", strategy="CUSTOM", added_at=NOW
+    )
+
+
+def item(conid: int = 1, attempt: int = 1, account: str = "DU1") -> QueuedPosition:
+    """Return a claimed request."""
+    return QueuedPosition(
+        f"r{conid}", conid, "S", 2, "PROCESSING", NOW, None, account, attempt, 5, NOW, "claim", "me", LATER, "CLAIM"
+    )
+
+
+def test_active_contracts_stream_held_or_not():
+    """The position knows its contract best; what was refused for this session is left out."""
+    wanted = decisions.to_stream([row(1, exchange="ARCA"), row(2)], [leg(1), leg(3), leg(4)], parked={4})
+    assert wanted.keys() == {1, 3}
+    assert wanted[1].exchange == "ARCA"
+
+
+def queued(*rows: BookRow, **sets: set[int]) -> dict[int, object]:
+    """Return what is queued of these rows, conid to priority."""
+    chosen = {"streams": set(), "parked": set(), "demoted": set(), "ended": set()} | sets
+    made = decisions.to_queue(rows, due_before=NOW - timedelta(seconds=60), **chosen)
+    return {each["conid"]: each["priority"] for each in made}
+
+
+def test_what_neither_streams_nor_is_fresh_is_queued():
+    """Old, stale, refused and never quoted positions are due; a valuation of the portfolio is no quote."""
+    old = NOW - timedelta(seconds=60)
+    rows = [
+        row(1),
+        row(2, received_at=old),
+        row(3, quality="stale"),
+        row(4, quality="error"),
+        row(5, source=None, received_at=None, quality=None),
+        row(6, source="portfolio", quality="partial"),
+        row(7, source="stream", quality="partial"),
+    ]
+    assert queued(*rows) == dict.fromkeys((2, 3, 4, 5, 6), 2)
+
+
+def test_streams_and_parked_contracts_are_not_queued():
+    """Neither needs a snapshot, however old its row is."""
+    assert queued(row(1, received_at=None), row(2, received_at=None), streams={1}, parked={2}) == {}
+
+
+def test_a_demoted_contract_goes_first_and_an_ended_stream_at_once():
+    """Both although their quotes are fresh."""
+    assert queued(row(1), row(2), row(3), demoted={1}, ended={2}) == {1: 1, 2: 2}
+
+
+def test_requests_that_wait_for_what_streams_are_superseded():
+    """Only those that wait: what is being refreshed or is done is left alone."""
+    frame = pl.DataFrame(
+        {
+            "request_id": ["a", "b", "c", "d"],
+            "conid": [1, 1, 2, 1],
+            "status": ["PENDING", "SUCCESS", "PENDING", "PROCESSING"],
+        }
+    )
+    assert decisions.superseded(frame, {1}) == ["a"]
+    assert decisions.superseded(frame, set()) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        GatewayUnavailableError("gone"),
+        LineLimitError("none"),
+        RequestFailedError("rate", code=100),
+        RequestFailedError("lines", code=101),
+        RequestFailedError("competing", code=10197),
+    ],
+)
+def test_what_is_not_the_requests_fault_costs_no_attempt(error: BrokerError):
+    """The claim is given back: no outcome, nothing for the book."""
+    fetched = decisions.failed(item(), row(), error)
+    assert (fetched.outcome, fetched.update, fetched.parked) == (None, None, "")
+
+
+@pytest.mark.parametrize("code", sorted(decisions.PARKING_CODES))
+def test_a_parking_code_ends_the_request_for_this_session(code: int):
+    """The row gets the code, the contract its reason."""
+    fetched = decisions.failed(item(), row(), RequestFailedError(f"refused: {code}", code=code))
+    assert fetched.outcome.status == Status.FAILED
+    assert (fetched.update.quality, fetched.update.error_code) == ("error", code)
+    assert (fetched.update.request_id, fetched.update.attempt) == ("r1", 1)
+    assert fetched.parked == f"refused: {code}"
+
+
+@pytest.mark.parametrize("code", [None, 321, 162])
+def test_any_other_error_is_tried_again(code: int | None):
+    """A time-out has no code; the book keeps what it has."""
+    fetched = decisions.failed(item(), row(), RequestFailedError("no answer", code=code))
+    assert (fetched.outcome.status, fetched.outcome.error_message) == (Status.PENDING, "no answer")
+    assert fetched.update is None
+
+
+def test_a_quote_ends_its_request_well():
+    """The update carries request and attempt, so that writing it twice is one row."""
+    fetched = decisions.fetched(item(attempt=3), row(), quote())
+    assert fetched.outcome.status == Status.SUCCESS
+    assert (fetched.update.request_id, fetched.update.attempt, fetched.update.account) == ("r1", 3, "DU1")
+
+
+def test_an_empty_answer_counts_only_while_the_gateway_is_well():
+    """Without a price and with the link in doubt it says nothing; with a price it does."""
+    empty = quote(bid=None, ask=None, quality=Quality.PARTIAL)
+    assert decisions.fetched(item(), row(), empty).outcome.status == Status.SUCCESS
+    assert decisions.fetched(item(), row(), empty, hold="degraded").outcome is None
+    assert decisions.fetched(item(), row(), quote(), hold="degraded").outcome.status == Status.SUCCESS
+
+
+def test_unforeseen_errors_cost_an_attempt():
+    """So that they end at last; the message has the error's kind."""
+    outcome = decisions.broken(item(), KeyError("x")).outcome
+    assert (outcome.status, outcome.error_message) == (Status.PENDING, "KeyError: 'x'")
+
+
+def test_a_request_without_account_takes_any_that_holds_the_contract():
+    """One with an account takes that one only."""
+    rows = [row(1, "A"), row(1, "B")]
+    assert decisions.find_row(item(1, account=""), lambda: rows).account == "A"
+    assert decisions.find_row(item(1, account="B"), lambda: rows).account == "B"
+    assert decisions.find_row(item(1, account="C"), lambda: rows) is None
+    assert "not held in account C" in decisions.not_held(item(1, account="C")).outcome.error_message
+
+
+def test_only_a_lost_link_makes_quotes_stale():
+    """While it is being restored they already are, and when it is live they come again."""
+    stale = {state for state in ConnectionState if decisions.goes_stale(state)}
+    assert stale == {ConnectionState.DOWN, ConnectionState.DEGRADED}
+
+
+def test_a_report_counts_each_request_once():
+    """Stale claims count as such and as nothing else; a retry of the last attempt is a failure."""
+    done = [
+        decisions.fetched(item(1), row(1), quote(1)),
+        decisions.fetched(item(2), row(2), quote(2)),
+        decisions.failed(item(3), row(3), RequestFailedError("slow")),
+        decisions.failed(item(4, attempt=5), row(4), RequestFailedError("slow")),
+        decisions.failed(item(5), row(5), GatewayUnavailableError("gone")),
+        decisions.failed(item(6), row(6), GatewayUnavailableError("gone")),
+    ]
+    made = report(
+        done, ["r2", "r6"], cycle=1, started_at=NOW, seconds=0.5, claimed=6, in_flight=1, versions=(3, 5), held_back=""
+    )
+    assert (made.settled, made.retried, made.failed, made.released, made.stale) == (1, 1, 1, 1, 2)
+    assert made.problems == {"slow": 2}
+    assert repr(made) == (
+        "Cycle 1: 6 claimed, 1 refreshed, 1 to retry, 1 failed, 1 given back, 1 in flight, 2 too late in 0.5 s "
+        "(queue v3 → v5)"
+    )
+
+
+def event(conid: int, position: float, account: str = "DU1") -> AccountPosition:
+    """Return a position event."""
+    return AccountPosition(account=account, instrument=instrument(conid), position=position, avg_cost=1.0)
+
+
+def none_streams(_conid: int) -> Quote | None:
+    """Answer for a desk without streams."""
+    return None
+
+
+def test_the_newest_of_each_kind_is_kept():
+    """However long the book cannot be written, the inflow stays as large as the account."""
+    inflow = Inflow()
+    for number in range(100):
+        inflow.add_position(event(1, number))
+        inflow.add_quote(quote(1, bid=float(number)))
+        inflow.add_portfolio(
+            PortfolioValue(
+                account="DU1", instrument=instrument(1), position=1, avg_cost=1, mark=1.0, market_value=1.0,
+                unrealized_pnl=0.0, realized_pnl=0.0, received_at=NOW,
+            )
+        )  # fmt: skip
+    updates = inflow.updates([row(1)], none_streams)
+    assert [each.position for each in updates if each.position is not None] == [99]
+    assert [each.quote.bid for each in updates if each.quote] == [99.0]
+    assert len(updates) == 3
+
+
+def test_what_was_taken_can_be_put_back_behind_what_is_newer():
+    """A commit that failed loses nothing, and overwrites nothing that came meanwhile."""
+    inflow = Inflow()
+    inflow.add_position(event(1, 5))
+    inflow.add_position(event(2, 6))
+    inflow.add_quote(quote(1))
+    inflow.errors[9] = 354
+    taken = inflow.take(quotes=True)
+    assert inflow == Inflow()
+    assert taken.changed() == {("DU1", 1), ("DU1", 2)}
+    inflow.add_position(event(1, 0))
+    inflow.add_quote(quote(1, bid=1.1))
+    inflow.put_back(taken)
+    assert {key: each.position for key, each in inflow.positions.items()} == {("DU1", 1): 0, ("DU1", 2): 6}
+    assert inflow.quotes[1].bid == 1.1
+    assert inflow.errors == {9: 354}
+
+
+def test_quotes_wait_for_their_turn():
+    """Events may be written between two commits of quotes."""
+    inflow = Inflow()
+    inflow.add_quote(quote(1))
+    inflow.add_position(event(1, 5))
+    taken = inflow.take(quotes=False)
+    assert (taken.quotes, len(taken.positions)) == ({}, 1)
+    assert inflow.quotes.keys() == {1}
+
+
+def test_a_lost_stream_makes_rows_stale_unless_it_is_back():
+    """Quotes from before the loss are dropped, also those of a commit that failed over it."""
+    inflow = Inflow()
+    inflow.add_quote(quote(1))
+    taken = inflow.take(quotes=True)
+    inflow.add_quote(quote(2))
+    inflow.lose({1, 2, 3})
+    inflow.put_back(taken)
+    assert inflow.quotes == {}
+    inflow.add_quote(quote(2))
+    updates = inflow.updates([row(1), row(2), row(3, quality="error"), row(4)], none_streams)
+    assert [(each.instrument.conid, each.quality, bool(each.quote)) for each in updates] == [
+        (2, None, True),
+        (1, "stale", False),
+    ]
+
+
+def test_a_position_that_is_new_to_the_book_starts_with_the_streams_quote():
+    """A quiet stream may not say it again; a stale one is not used."""
+    inflow = Inflow()
+    inflow.add_position(event(1, 5))
+    (opened, quoted) = inflow.updates([row(2)], {1: quote(1)}.get)
+    assert (opened.position, quoted.quote.bid) == (5, 1.0)
+    assert len(inflow.updates([], {1: quote(1, quality=Quality.STALE)}.get)) == 1
+    (first,) = Inflow().updates([row(3, requested_at=None)], {3: quote(3)}.get)
+    assert first.quote.conid == 3
