@@ -63,14 +63,19 @@ def storage_errors(uri: str, doing: str) -> Iterator[None]:
     except TableNotFoundError as error:
         raise TableMissingError(f"there is no Delta table at {uri} ({doing}); check the path") from error
     except DeltaSchemaMismatchError as error:
-        raise SchemaMismatchError(f"the table at {uri} has another schema ({doing}): {error}") from error
+        raise SchemaMismatchError(f"the table at {uri} has another schema ({doing}): {_plain(error)}") from error
     except (DeltaError, pl.exceptions.PolarsError, OSError) as error:
-        raise StorageError(f"{doing} failed at {uri}: {error}") from error
+        raise StorageError(f"{doing} failed at {uri}: {_plain(error)}") from error
     except BaseException as error:
         # deltalake's native code reports a bug of its own as a panic, which is no `Exception` and has no public class.
         if type(error).__name__ == "PanicException":
-            raise StorageError(f"{doing} failed at {uri}: {error}") from error
+            raise StorageError(f"{doing} failed at {uri}: {_plain(error)}") from error
         raise
+
+
+def _plain(error: BaseException) -> str:
+    """Return an error's text on one line and without the colours that deltalake gives some of its messages."""
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())
 
 
 def normalise(uri: str | os.PathLike[str]) -> str:
@@ -235,7 +240,7 @@ class Store:
                 post_commithook_properties=_BARE_COMMIT,
             )
         except (DeltaError, OSError) as error:
-            raise CommitRefusedError(str(error)) from error
+            raise CommitRefusedError(_plain(error)) from error
 
     def landed(self, commit_id: str, after: int) -> bool:
         """Tell whether the commit with this id is among the versions after `after`, as far as this handle has seen."""
