@@ -47,7 +47,7 @@ class Engine:
         Raises:
             V6KitError: The engine is closed.
         """
-        return _submit(coro, self._loop)
+        return submit(coro, self._loop)
 
     async def run(self, coro: Coroutine[Any, Any, _T]) -> _T:
         """Run a coroutine here and wait for it on the caller's loop; cancelling the wait cancels it."""
@@ -82,7 +82,12 @@ async def _wind_down() -> None:
     await loop.shutdown_default_executor()
 
 
-def _submit(coro: Coroutine[Any, Any, _T], loop: asyncio.AbstractEventLoop) -> concurrent.futures.Future[_T]:
+def submit(coro: Coroutine[Any, Any, _T], loop: asyncio.AbstractEventLoop) -> concurrent.futures.Future[_T]:
+    """Start a coroutine on a loop that runs on another thread.
+
+    Raises:
+        V6KitError: That loop has ended.
+    """
     if loop.is_closed():
         coro.close()
         raise V6KitError("this belongs to an engine that has ended, with its desk; open the desk again to go on")
@@ -113,7 +118,7 @@ def at_home(
         self.home = self.home or here
         if self.home is here:
             return await method(self, *args, **kwargs)
-        return await asyncio.wrap_future(_submit(method(self, *args, **kwargs), self.home))
+        return await asyncio.wrap_future(submit(method(self, *args, **kwargs), self.home))
 
     return hop
 

@@ -257,6 +257,13 @@ async def test_a_lake_below_a_file_is_refused(tmp_path: Path):
         await opened(tmp_path / "file" / "lake")
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux, whose /proc takes no folder from anybody")
+async def test_a_place_that_cannot_be_written_is_refused():
+    """The file system's own word for it comes along, also for a user who may write everywhere."""
+    with pytest.raises(StorageError, match="/proc/v6kit"):
+        await opened(Path("/proc/v6kit"))
+
+
 async def test_a_table_that_is_not_ours_is_refused_and_left_alone(tmp_path: Path):
     """Somebody else's table of that name: no thread, gateway or version is left behind."""
     place = str(tmp_path / "position_queue")

@@ -305,10 +305,11 @@ async def test_a_link_lost_while_subscribing_leaks_no_subscription(
     gateway: SimulatedGateway, tmp_path: Path, clock: FakeClock
 ):
     """Half of the streams have begun when the link drops: the error arrives, then each streams exactly once."""
-    async with rigged(gateway, tmp_path, clock) as rig:
+    # so slow that the loss is noticed before the last request goes out
+    async with rigged(gateway, tmp_path, clock, requests_per_second=10) as rig:
         legs = await condor(rig, 0) | await condor(rig, 1)
         streamer = rig.streamer()
-        gateway.faults.drop_after = 5
+        gateway.faults.drop_after = 3
         states = states_of(rig.broker)
         streamer._connect()
         with pytest.raises(GatewayUnavailableError):

@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar
 
 from v6kit.broker import Broker
 from v6kit.contracts import check_float, check_int
-from v6kit.engine import at_home
+from v6kit.engine import at_home, submit
 from v6kit.errors import BrokerError, StaleClaimError, StorageError, V6KitError
 from v6kit.positions import BookRow, PositionBook
 from v6kit.queue import PositionQueue, QueuedPosition
@@ -111,7 +111,7 @@ class QueueWorker:
         if self.home is None or self.home is here:
             self._start()
         else:
-            asyncio.run_coroutine_threadsafe(self._start_at_home(), self.home).result()
+            submit(self._start_at_home(), self.home).result()
 
     @at_home
     async def stop(self) -> None:
@@ -203,6 +203,8 @@ class QueueWorker:
         batch = await self.queue.get_batch(free, lease=self._lease) if free > 0 else []
         rows = {(row.account, row.conid): row for row in self.book.rows()} if batch else {}
         for item in batch:
+            if (outlived := self._flights.get(item.request_id)) is not None:
+                outlived.cancel()  # it was ours, its lease had ended, and now it is ours again
             row = rows.get((item.account, item.conid)) or decisions.find_row(item, rows.values)
             self._items[item.request_id] = item
             self._flights[item.request_id] = asyncio.create_task(

@@ -1,79 +1,34 @@
-"""The desk: one lake, one broker, one engine thread; where everything is put together.
+"""The desk itself: its parts, what can be done with it, and how it ends. `open` makes it.
 
-`open` makes it. Its tables may be used from any loop or thread; what needs the broker hops to the engine's loop and
-back, so a cell that computes for two minutes does not starve the socket.
+Its tables may be used from any loop or thread; what needs the broker hops to the engine's loop and back, so a cell that
+computes for two minutes does not starve the socket.
 """
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import os
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-import polars as pl
-
-from v6kit.broker import Broker, LineBudget
+from v6kit.broker import Broker
 from v6kit.clock import Clock
-from v6kit.contracts import check_float, check_int, check_text
+from v6kit.desk.lines import LineUse
+from v6kit.desk.places import SIMULATED, TABLES, parse_address
 from v6kit.engine import Engine
-from v6kit.errors import StorageError, V6KitError
+from v6kit.errors import StorageError
 from v6kit.gateway import SimulatedGateway
 from v6kit.history import TableHistory
-from v6kit.ledger import normalise
 from v6kit.positions import PositionBook
 from v6kit.queue import PositionQueue
 from v6kit.registry import StrategyRegistry
 from v6kit.sync import CycleReport, PositionStreamer, QueueWorker
 
 _Part = TypeVar("_Part")
-SIMULATED = "simulated"
-DEFAULT_CLIENT_ID = 7
-_LINES_PER_FLOOR = 20
-TABLES = {
-    "active_strategies": ("strategy_id", "conid"),
-    "position_queue": ("request_id",),
-    "position_updates": ("account", "conid"),
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LineUse:
-    """Who holds market data lines, at one moment.
-
-    Attributes:
-        limit: Lines that the login has.
-        capacity: Lines that v6kit may use now.
-        streams: Held by streams.
-        snapshots: Held by snapshots in flight.
-        peak: The most that were ever in use at once.
-        holders: One row per line: kind, conid, since, users.
-    """
-
-    limit: int
-    capacity: int
-    streams: int
-    snapshots: int
-    peak: int
-    holders: pl.DataFrame
-
-    @property
-    def used(self) -> int:
-        """Lines in use."""
-        return self.streams + self.snapshots
-
-    def __repr__(self) -> str:
-        return (
-            f"{self.used} of {self.capacity} lines in use (limit {self.limit}): {self.streams} streams, "
-            f"{self.snapshots} snapshots, peak {self.peak}"
-        )
 
 
 class Desk:
@@ -139,17 +94,7 @@ class Desk:
     @property
     def lines(self) -> LineUse:
         """Who holds market data lines now."""
-        budget = self.broker.lines
-        holders = [(str(each.kind), each.conid, each.since, each.refcount) for each in budget.holders()]
-        schema = {"kind": pl.String(), "conid": pl.Int64(), "since": pl.Datetime("us", "UTC"), "users": pl.Int64()}
-        return LineUse(
-            limit=budget.limit,
-            capacity=budget.capacity,
-            streams=budget.streams,
-            snapshots=budget.used - budget.streams,
-            peak=budget.peak,
-            holders=pl.DataFrame(holders, schema=schema, orient="row"),
-        )
+        return LineUse.of(self.broker.lines)
 
     def history(self, table: str) -> TableHistory:
         """Return the past of one of the lake's tables.
@@ -303,129 +248,6 @@ class Desk:
             for name, fact in self._facts().items()
         )
         return f"<table><caption style='text-align:left'><b>v6kit desk</b></caption>{rows}</table>"
-
-
-async def open(  # noqa: A001 - `v6kit.open` is the public name, and this module opens no files
-    lake: str | os.PathLike[str],
-    broker: str | None = None,
-    *,
-    client_id: int = DEFAULT_CLIENT_ID,
-    account: str = "",
-    market_data_type: int = 1,
-    line_limit: int = 100,
-    line_reserve: int = 10,
-    snapshot_floor: int | None = None,
-    interval: float = 5.0,
-    batch_size: int = 50,
-    sync_interval: float = 60.0,
-    connect_timeout: float = 8.0,
-    storage_options: Mapping[str, str] | None = None,
-    clock: Clock | None = None,
-    gateway: SimulatedGateway | None = None,
-) -> Desk:
-    """Open a lake, connect to a gateway, read the positions, and stream what is active.
-
-    Args:
-        lake: A folder, or any URI that deltalake takes; made if it is not there.
-        broker: `"HOST:PORT"` of TWS (7496, paper 7497) or IB Gateway (4001, paper 4002), or `"simulated"`. Left out, it
-            is the simulated gateway, and a line says so.
-        client_id: Our id at the gateway; one per program.
-        account: Whose portfolio values to follow; needed when the login manages several accounts.
-        market_data_type: 1 live, 2 frozen, 3 delayed, 4 delayed-frozen.
-        line_limit: Market data lines that the login has.
-        line_reserve: Lines left to TWS and other programs.
-        snapshot_floor: Lines that streams leave to snapshots, without which nothing in the queue would be refreshed
-            once streams hold them all. Default: one in twenty of those that may be used.
-        interval: Seconds between two cycles of the worker.
-        batch_size: Requests that the worker holds at once.
-        sync_interval: Seconds between two readings of all positions; a quote older than this is to be refreshed.
-        connect_timeout: Seconds for connecting, the first positions and the first account update together.
-        storage_options: For object stores; never shown.
-        clock: Tells the time; default the system's.
-        gateway: A simulated gateway of your own making, with `broker="simulated"`; the desk starts and stops it.
-
-    Returns:
-        The desk; `await desk.close()` when done, or use it in `async with`.
-
-    Raises:
-        GatewayUnavailableError: Nobody answers there, or the client id is in use.
-        SchemaMismatchError: A table in the lake is not ours; nothing was touched.
-        StorageError: The lake cannot be read or written.
-        ValueError: An argument is wrong; names it and its value.
-    """
-    if broker is None:
-        broker = SIMULATED
-        print(  # noqa: T201 - said to the person at the notebook, once, because they did not ask for it
-            "No broker given: this desk uses the simulated gateway, no real account. "
-            'For TWS: v6kit.open(lake, broker="127.0.0.1:7497").'
-        )
-    check_text("broker", broker)
-    if gateway is not None and broker != SIMULATED:
-        raise ValueError(f"gateway goes with broker='simulated' only, got broker={broker!r}")
-    if broker != SIMULATED:
-        parse_address(broker)
-    check_int("line_limit", line_limit)
-    check_int("line_reserve", line_reserve, minimum=0)
-    check_float("interval", interval, above=0.0)
-    check_int("batch_size", batch_size)
-    check_float("sync_interval", sync_interval, above=0.0)
-    clock = clock or Clock()
-    floor = max(0, line_limit - line_reserve) // _LINES_PER_FLOOR if snapshot_floor is None else snapshot_floor
-    lines = LineBudget(line_limit, line_reserve, snapshot_floor=floor, clock=clock)
-
-    def make_broker(host: str, port: int) -> Broker:
-        return Broker(
-            host,
-            port,
-            client_id=client_id,
-            account=account,
-            market_data_type=market_data_type,
-            lines=lines,
-            connect_timeout=connect_timeout,
-            clock=clock,
-        )
-
-    make_broker("127.0.0.1", 1)  # refuses what is wrong before anything is touched
-    desk = Desk(lake_uri(lake), storage_options=storage_options, clock=clock)
-    try:
-        await asyncio.gather(desk.registry.initialize(), desk.queue.initialize(), desk.positions.initialize())
-        await desk._engine.run(  # noqa: SLF001 - this function is the desk's own front door
-            desk._connect(  # noqa: SLF001
-                broker,
-                gateway=gateway,
-                make_broker=make_broker,
-                interval=interval,
-                batch_size=batch_size,
-                sync_interval=sync_interval,
-            )
-        )
-    except BaseException as error:
-        try:
-            await desk.close()
-        except V6KitError as second:
-            error.add_note(f"closing what was open failed as well: {second}")
-        raise
-    return desk
-
-
-def lake_uri(lake: str | os.PathLike[str]) -> str:
-    """Return the lake's place as text; a folder that is a file is refused.
-
-    Raises:
-        StorageError: There is a file at this path.
-    """
-    uri = normalise(lake)
-    if "://" not in uri and Path(uri).is_file():
-        raise StorageError(f"lake must be a folder, but {uri} is a file; choose another path")
-    return uri
-
-
-def parse_address(address: str) -> tuple[str, int]:
-    """Return host and port of `HOST:PORT`."""
-    host, colon, port = address.rpartition(":")
-    if not colon or not host or not port.isdigit():
-        raise ValueError(f"broker must be 'simulated' or 'HOST:PORT', such as '127.0.0.1:7497'; got {address!r}")
-    return host.strip("[]"), check_int("port", int(port))
 
 
 def _there(part: _Part | None) -> _Part:
