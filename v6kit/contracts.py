@@ -57,7 +57,7 @@ def check_int(name: str, value: SupportsIndex, *, minimum: int = 1) -> int:
     if number < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {number}")
     if number >= 2**63:
-        raise ValueError(f"{name} must fit into 64 bits, got {number}")
+        raise ValueError(f"{name} must be below 2**63, got {number}")
     return number
 
 
