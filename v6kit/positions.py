@@ -193,12 +193,9 @@ class PositionBook(LedgerTable[BookRow, BookState]):
         """Return every position that is held: one row each, columns as the table's, by account and conid; no I/O."""
         return SPEC.to_frame(self.rows())
 
-    def __repr__(self) -> str:
-        if not self.ledger.is_open:
-            return super().__repr__()
+    def _summary(self) -> str:
         rows = self.rows()
-        good = sum(row.quality == Quality.OK for row in rows)
-        return f"PositionBook({self.uri!r}: {len(rows)} positions, {good} with a good quote)"
+        return f"{len(rows)} positions, {sum(row.quality == Quality.OK for row in rows)} with a good quote"
 
 
 def _record(state: BookState, _moment: Moment, *, updates: list[PositionUpdate]) -> Decision[BookRow, int]:

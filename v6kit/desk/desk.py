@@ -233,9 +233,9 @@ class Desk:
             "lake": self.lake,
             "broker": f"{what} at {self._broker.host}:{self._broker.port}, {self._broker.state}",
             "lines": repr(self.lines),
-            "registry": repr(self.registry),
-            "queue": repr(self.queue),
-            "positions": repr(self.positions),
+            "registry": self.registry.summary(),
+            "queue": self.queue.summary(),
+            "positions": self.positions.summary(),
             "worker": repr(self._worker),
         }
 

@@ -54,6 +54,9 @@ class Past:
         self._clock = clock or Clock()
         self._lock = threading.Lock()  # a handle belongs to one thread at a time
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.uri!r}, key={list(self.key)!r})"
+
     @property
     def uri(self) -> str:
         """Where the table is."""
@@ -79,10 +82,11 @@ class Past:
         """Return what the ledger held then: one row per key, in the order of its last change.
 
         Args:
-            when: A version, an aware datetime, or ISO text with an offset.
+            when: A version, an aware datetime, or ISO text with an offset, e.g. `2026-11-22 14:32:05+00:00`.
 
         Raises:
             VersionUnavailableError: Before the first change, or after the newest version or the present.
+            ValueError: A naive datetime, or text that is no instant.
         """
         condition = self._resolve(when)
         return newest_per_key(self._read(lambda rows: rows.filter(condition)), self.key)

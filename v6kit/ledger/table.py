@@ -49,7 +49,14 @@ class LedgerTable(Generic[RowT, StateT]):
         return self.ledger.uri
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.uri!r}, {'open' if self.ledger.is_open else 'not open'})"
+        return f"{type(self).__name__}({self.uri!r}: {self.summary()})"
+
+    def summary(self) -> str:
+        """Return what it holds, in a few words; no I/O."""
+        return self._summary() if self.ledger.is_open else "not open"
+
+    def _summary(self) -> str:
+        raise TypeError(f"{type(self).__name__} must say what it holds")
 
     async def initialize(self) -> Self:
         """Open or create the table; idempotent, and implied by the first use that awaits.

@@ -17,7 +17,6 @@ import polars as pl
 
 from v6kit.clock import Clock
 from v6kit.contracts import check_int, check_text
-from v6kit.errors import StorageError
 from v6kit.ledger import Decision, LedgerTable, Moment
 from v6kit.queue import decisions
 from v6kit.queue.ids import RequestIds
@@ -261,12 +260,10 @@ class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
         """Return the ids of what this object has claimed and not yet ended."""
         return tuple(self._claims)
 
-    def __repr__(self) -> str:
-        try:
-            counts = self.stats().by_status
-        except StorageError:
-            return super().__repr__()
-        return f"PositionQueue({self.uri!r}: {', '.join(f'{count} {name}' for name, count in counts.items() if count)})"
+    def _summary(self) -> str:
+        stats = self.stats()
+        counts = [f"{count} {status}" for status, count in stats.by_status.items() if count]
+        return ", ".join([*counts, *([f"paused: {stats.paused}"] if stats.paused else [])]) or "empty"
 
     # --- claims -------------------------------------------------------------------------------------------------
 

@@ -208,12 +208,9 @@ class StrategyRegistry(LedgerTable[RegistryRow, RegistryState]):
     def _ipython_key_completions_(self) -> list[str]:
         return self.strategies()["strategy_id"].to_list()
 
-    def __repr__(self) -> str:
-        if not self.ledger.is_open:
-            return super().__repr__()
+    def _summary(self) -> str:
         legs = self.active_legs()
-        count = len({leg.strategy_id for leg in legs})
-        return f"StrategyRegistry({self.uri!r}: {count} active strategies, {len(legs)} legs)"
+        return f"{len({leg.strategy_id for leg in legs})} active strategies, {len(legs)} legs"
 
     # --- following commits, on the writer thread ----------------------------------------------------------------
 
