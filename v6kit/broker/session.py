@@ -23,6 +23,7 @@ from ib_async.client import Client
 from ib_async.wrapper import Wrapper
 
 from v6kit.broker.instruments import contract_at, instrument_from_details, position_from
+from v6kit.broker.wirelog import WireLog
 from v6kit.errors import GatewayUnavailableError, RequestFailedError
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ class Session:
         self._ib.errorEvent -= self._ib._onError  # noqa: SLF001
         self._ib.wrapper = self._router = _Router(self._ib, self, listener)
         self._ib.client = self._client = Client(self._router)
+        for part in (self._ib, self._router, self._client):
+            part._logger = WireLog()  # type: ignore[assignment]  # noqa: SLF001 - an adapter does as a logger
         self._ib.RaiseRequestErrors = True
         self._client.apiStart += self._on_accepted
         self._client.conn.disconnected += self._on_socket_closed

@@ -45,10 +45,7 @@ def one_line(text: str) -> str:
 
 
 def show_warnings(beside: Console) -> None:
-    """Let v6kit's warnings appear above a live display, which a bare stderr would tear, or as plain lines in a pipe.
-
-    What ib_async logs is the broker room's to judge, and it has passed on what matters.
-    """
+    """Let v6kit's warnings appear above a live display, which a bare stderr would tear, or as plain lines in a pipe."""
     handler: logging.Handler
     if beside.is_terminal:
         handler = RichHandler(console=beside, show_time=False, show_path=False, highlighter=NullHighlighter())
@@ -58,7 +55,6 @@ def show_warnings(beside: Console) -> None:
     logger = logging.getLogger("v6kit")
     logger.addHandler(handler)
     logger.setLevel(logging.WARNING)
-    logging.getLogger("ib_async").setLevel(logging.CRITICAL)
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
