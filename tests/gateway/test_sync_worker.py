@@ -252,11 +252,14 @@ async def test_a_login_at_its_limits_costs_no_attempt(
         assert {(each.status, each.attempt) for each in rig.requests()} == {("PENDING", 0)}
 
 
-async def test_what_is_not_held_fails_with_the_reason(gateway: SimulatedGateway, tmp_path: Path, clock: FakeClock):
+async def test_what_is_not_held_is_cancelled_with_the_reason(
+    gateway: SimulatedGateway, tmp_path: Path, clock: FakeClock
+):
     """A request for a contract that no account holds is not sent to the gateway."""
     async with rigged(gateway, tmp_path, clock) as rig:
         await rig.queue.insert(12345, "SPY")
-        assert (await rig.worker().run_cycle()).failed == 1
+        assert (await rig.worker().run_cycle()).cancelled == 1
+        assert rig.requests()[0].status == "CANCELLED"
         assert "conid 12345 is not held in any account" in rig.requests()[0].error_message
         assert asked(gateway) == []
 

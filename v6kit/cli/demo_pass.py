@@ -234,7 +234,7 @@ class Pass:
 
 
 def _is_busy(cycle: CycleReport) -> bool:
-    done = cycle.settled + cycle.retried + cycle.failed + cycle.released + cycle.stale
+    done = cycle.settled + cycle.retried + cycle.failed + cycle.cancelled + cycle.released + cycle.stale
     return bool(cycle.claimed or cycle.in_flight or done)
 
 

@@ -88,6 +88,7 @@ def _line(report: CycleReport, waiting: int, *, was_held: bool) -> str:
         "refreshed": report.settled,
         "to retry": report.retried,
         "failed": report.failed,
+        "no longer held": report.cancelled,
         "given back": report.released,
         "in flight": report.in_flight,
         "too late": report.stale,

@@ -18,6 +18,8 @@ from v6kit.queue.ids import RequestIds
 from v6kit.queue.requests import LIVE, SPEC, Backoff, Outcome, QueuedPosition, Settled, Status, Wanted
 from v6kit.queue.state import QueueState
 
+_VERBS = {Status.SUCCESS: "SUCCESS", Status.FAILED: "FAILED", Status.CANCELLED: "CANCEL"}
+
 Verdict = Decision[QueuedPosition, list[QueuedPosition]]
 
 
@@ -246,7 +248,7 @@ def _settled(
     if used_up:
         message = f"attempts used up ({item.attempt} of {item.max_attempts}): {message}"
     if target != Status.PENDING:
-        return item._replace(status=target.value, error_message=message, lease_until=None, change=target.value)
+        return item._replace(status=target.value, error_message=message, lease_until=None, change=_VERBS[target])
     delay = outcome.delay if outcome.delay is not None else backoff.delay(item.attempt)
     return item._replace(
         status=Status.PENDING.value,

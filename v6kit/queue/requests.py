@@ -129,11 +129,11 @@ Claims = QueuedPosition | str | Iterable[QueuedPosition | str]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one claimed request ended; made by `success`, `failed` or `retry`.
+    """How one claimed request ended; made by `success`, `failed`, `cancelled` or `retry`.
 
     Attributes:
         item: The claimed request, or its id if this queue object claimed it.
-        status: `SUCCESS`, `FAILED`, or `PENDING` for another attempt.
+        status: `SUCCESS`, `FAILED`, `CANCELLED`, or `PENDING` for another attempt.
         error_message: Why not; needed unless it succeeded.
         delay: Until the next attempt; `None` for exponential backoff.
     """
@@ -152,6 +152,11 @@ class Outcome:
     def failed(cls, item: QueuedPosition | str, error_message: str) -> Self:
         """It cannot work; no further attempt."""
         return cls(item, Status.FAILED, check_text("error_message", error_message))
+
+    @classmethod
+    def cancelled(cls, item: QueuedPosition | str, error_message: str) -> Self:
+        """It is no longer wanted; nothing went wrong."""
+        return cls(item, Status.CANCELLED, check_text("error_message", error_message))
 
     @classmethod
     def retry(cls, item: QueuedPosition | str, error_message: str, delay: timedelta | None = None) -> Self:

@@ -147,7 +147,7 @@ def broken(item: QueuedPosition, error: Exception) -> Fetched:
 def not_held(item: QueuedPosition) -> Fetched:
     """Return what it means that the account does not hold what was to be refreshed."""
     whose = f"account {item.account}" if item.account else "any account"
-    return Fetched(item, None, Outcome.failed(item, f"conid {item.conid} is not held in {whose}; nothing to refresh"))
+    return Fetched(item, None, Outcome.cancelled(item, f"conid {item.conid} is not held in {whose}"))
 
 
 def failed(item: QueuedPosition, row: BookRow, error: BrokerError) -> Fetched:

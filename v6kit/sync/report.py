@@ -23,6 +23,7 @@ class CycleReport:
         settled: Refreshed for good.
         retried: To be tried again later.
         failed: Ended without success.
+        cancelled: Of positions that are not held, or no longer.
         released: Given back untried, because the link or the lines failed them.
         in_flight: Still under way, carried into the next cycle.
         stale: No longer ours: their lease had ended, or they were cancelled.
@@ -38,6 +39,7 @@ class CycleReport:
     settled: int
     retried: int
     failed: int
+    cancelled: int
     released: int
     in_flight: int
     stale: int
@@ -52,6 +54,7 @@ class CycleReport:
             for name, count in (
                 ("to retry", self.retried),
                 ("failed", self.failed),
+                ("no longer held", self.cancelled),
                 ("given back", self.released),
                 ("in flight", self.in_flight),
                 ("too late", self.stale),
@@ -79,6 +82,7 @@ def report(done: Sequence[Fetched], stale: Collection[str], **facts: object) -> 
         settled=ways[Status.SUCCESS],
         retried=ways[Status.PENDING],
         failed=ways[Status.FAILED],
+        cancelled=ways[Status.CANCELLED],
         released=sum(each.outcome is None for each in counted),
         stale=len(stale),
         problems=dict(problems.most_common()),
