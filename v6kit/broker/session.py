@@ -1,16 +1,15 @@
 """One socket's life: an ib_async client whose messages are routed by request id.
 
-Owns the socket, and the only use of ib_async's internals. Knows nothing of reconnecting, of lines, or of what a code
-asks for: it tells its listener what came in.
+Owns the socket, and with `router` the only use of ib_async's internals. Knows nothing of reconnecting, of lines, or of
+what a code asks for: it tells its listener what came in.
 
 Why the internals: `reqTickersAsync` and `reqMktData` share one ticker per contract between streams and snapshots, hide
 the request id, end a snapshot at codes that are only warnings, never end it at others, and leave an entry in
 `reqId2Ticker` per request; and what an event handler raises is lost (ib_async 2.1, `wrapper.py`; eventkit, `event.py`).
 A `Wrapper` of our own, which is how IB's API means to be extended, has none of these.
 """
-# Half of ib_async's methods carry no annotations; the names of those that are extended, and their arguments, are IB's.
+# Half of ib_async's methods carry no annotations.
 # mypy: allow-untyped-calls
-# ruff: noqa: N802, N803
 
 from __future__ import annotations
 
@@ -18,11 +17,11 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ib_async import IB, Contract, ContractDetails, PortfolioItem, Position, RequestError, StartupFetchNONE, Ticker
+from ib_async import IB, ContractDetails, Position, RequestError, StartupFetchNONE, Ticker
 from ib_async.client import Client
-from ib_async.wrapper import Wrapper
 
-from v6kit.broker.instruments import contract_at, instrument_from_details, position_from
+from v6kit.broker.instruments import contract_at, instrument_from_details
+from v6kit.broker.router import Router
 from v6kit.broker.wirelog import WireLog
 from v6kit.errors import GatewayUnavailableError, RequestFailedError
 
@@ -61,7 +60,7 @@ class Session:
         self._ib = IB()
         # ib_async would subscribe to the account summary at code 1102, which nobody here reads
         self._ib.errorEvent -= self._ib._onError  # noqa: SLF001
-        self._ib.wrapper = self._router = _Router(self._ib, self, listener)
+        self._ib.wrapper = self._router = Router(self._ib, self, listener)
         self._ib.client = self._client = Client(self._router)
         for part in (self._ib, self._router, self._client):
             part._logger = WireLog()  # type: ignore[assignment]  # noqa: SLF001 - an adapter does as a logger
@@ -337,68 +336,3 @@ _NEXT_STEP = (
     "Is TWS or IB Gateway running, its API enabled (Configuration > API > Settings), and this the port? "
     "TWS listens on 7496 (paper: 7497), IB Gateway on 4001 (paper: 4002)"
 )
-
-
-class _Router(Wrapper):
-    """ib_async's message handler with our ears on it, and deaf to what arrives for a request that has ended.
-
-    What a method raises is logged by ib_async's decoder; only `tcpDataProcessed` would cut the socket.
-    """
-
-    def __init__(self, ib: IB, session: Session, listener: SessionListener) -> None:
-        super().__init__(ib)
-        self._session = session
-        self._listener = listener
-
-    def error(self, reqId: int, errorCode: int, errorString: str, advancedOrderRejectJson: str) -> None:
-        super().error(reqId, errorCode, errorString, advancedOrderRejectJson)
-        self._session.on_error(reqId, errorCode, errorString)
-        self._listener.on_message(self._session, reqId, errorCode, errorString)
-
-    def position(self, account: str, contract: Contract, posSize: float, avgCost: float) -> None:
-        super().position(account, contract, posSize, avgCost)
-        self._listener.on_position_row(position_from(Position(account, contract, posSize, avgCost)))
-
-    def positionEnd(self) -> None:
-        super().positionEnd()
-        self._listener.on_positions_end()
-
-    def updatePortfolio(  # noqa: PLR0917 - IB's message has so many fields
-        self,
-        contract: Contract,
-        posSize: float,
-        marketPrice: float,
-        marketValue: float,
-        averageCost: float,
-        unrealizedPNL: float,
-        realizedPNL: float,
-        account: str,
-    ) -> None:
-        row = (contract, posSize, marketPrice, marketValue, averageCost, unrealizedPNL, realizedPNL, account)
-        super().updatePortfolio(*row)
-        self._listener.on_portfolio_row(PortfolioItem(*row))
-
-    def contractDetails(self, reqId: int, contractDetails: ContractDetails) -> None:
-        if self._session.awaits(reqId):
-            super().contractDetails(reqId, contractDetails)
-
-    def priceSizeTick(self, reqId: int, tickType: int, price: float, size: float) -> None:
-        if reqId in self.reqId2Ticker:
-            super().priceSizeTick(reqId, tickType, price, size)
-
-    def tickSize(self, reqId: int, tickType: int, size: float) -> None:
-        if reqId in self.reqId2Ticker:
-            super().tickSize(reqId, tickType, size)
-
-    def tickOptionComputation(self, reqId: int, *values: float) -> None:
-        if reqId in self.reqId2Ticker:
-            super().tickOptionComputation(reqId, *values)  # type: ignore[arg-type]  # passed on as they came
-
-    def tickSnapshotEnd(self, reqId: int) -> None:
-        super().tickSnapshotEnd(reqId)
-        self._listener.on_snapshot_end(reqId)
-
-    def tcpDataProcessed(self) -> None:
-        super().tcpDataProcessed()
-        if self.pendingTickers:
-            self._listener.on_ticks(self.pendingTickers)
