@@ -5,12 +5,16 @@ Notebooks are documentation, so they are committed with outputs, and without wha
 
 from __future__ import annotations
 
+import configparser
+import json
+import re
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+SANITIZE = Path(__file__).with_name("sanitize.cfg")
 CELL_SECONDS = 60
 
 
@@ -21,7 +25,19 @@ def regenerate(path: Path) -> nbformat.NotebookNode:
     notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
     for cell in notebook.cells:
         cell.metadata = {key: value for key, value in cell.metadata.items() if key == "tags"}
+        if cell.cell_type == "code":
+            cell.outputs = sanitized(cell.outputs)
     return notebook
+
+
+def sanitized(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """Return outputs without addresses and temporary folders, by the rules that nbval compares by."""
+    rules = configparser.ConfigParser(interpolation=None)
+    rules.read(SANITIZE)
+    text = json.dumps(outputs)
+    for name in rules.sections():
+        text = re.sub(rules[name]["regex"], rules[name]["replace"], text)
+    return [nbformat.from_dict(output) for output in json.loads(text)]
 
 
 if __name__ == "__main__":
