@@ -158,6 +158,23 @@ async def test_closing_a_desk_whose_lake_is_broken_still_closes_everything(tmp_p
     assert desk._engine.loop.is_closed()
 
 
+async def test_a_table_that_does_not_close_keeps_nothing_else_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The other tables and the engine end all the same, and the error arrives."""
+    desk = await v6kit.open(tmp_path / "lake", broker="simulated", gateway=simulated())
+    close = desk.queue.ledger.close
+
+    def fail() -> None:
+        close()
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(desk.queue.ledger, "close", fail)
+    with pytest.raises(OSError, match="the disk is gone"):
+        await desk.close()
+    assert not desk.registry.ledger.is_open
+    assert not desk.positions.ledger.is_open
+    assert "v6kit-engine" not in {thread.name for thread in threading.enumerate()}
+
+
 async def test_closing_gives_back_what_is_claimed(tmp_path: Path):
     """A desk that is closed within a cycle leaves no claim behind, and the cycle of the other cell returns."""
     gateway = simulated(snapshot_hold=30.0)

@@ -25,12 +25,12 @@ def raise_instead_of_commit(*_args: Any, **_kwargs: Any) -> None:
     raise OSError(28, "No space left on device")
 
 
-def commit_then_raise(real: Callable[..., None]) -> Callable[..., None]:
-    """Return what commits and then loses the answer, as an object store may."""
+def commit_then_raise(real: Callable[..., None], error: BaseException | None = None) -> Callable[..., None]:
+    """Return what commits and then loses the answer, as an object store may; or raises another error."""
 
     def commit(*args: Any, **kwargs: Any) -> None:
         real(*args, **kwargs)
-        raise OSError(104, "Connection reset by peer")
+        raise error or OSError(104, "Connection reset by peer")
 
     return commit
 
@@ -280,8 +280,8 @@ def test_an_opening_that_breaks_off_is_made_good_by_the_next_use(make_ledger, mo
     assert ledger.submit(count("SPY")).result() == 11
 
 
-def test_a_state_that_broke_while_folding_is_folded_anew(make_ledger):
-    """An error inside the state reaches the caller; the next change stands on a state that is whole."""
+def test_a_state_that_broke_while_folding_is_folded_anew(make_ledger, caplog):
+    """A commit that stands is no failure, whatever its own state makes of it; the next change stands on a whole one."""
 
     class Fragile(Tallies):
         """Breaks when it is told to."""
@@ -297,12 +297,44 @@ def test_a_state_that_broke_while_folding_is_folded_anew(make_ledger):
     ledger = make_ledger(new_state=Fragile)
     ledger.submit(count("SPY")).result()
     Fragile.is_fragile = True
-    with pytest.raises(RuntimeError, match="halfway"):
+    assert ledger.submit(count("SPY")).result() == 2, "a caller who is told of a failure would do it again"
+    assert "halfway" in caplog.text
+
+    with pytest.raises(RuntimeError, match="halfway"):  # as long as it stays broken, nothing is decided on it
         ledger.submit(count("SPY")).result()
     Fragile.is_fragile = False
 
-    assert ledger.submit(count("SPY")).result() == 3, "the commit before stood, though its caller met the error"
+    assert ledger.submit(count("SPY")).result() == 3
     assert ledger.read(look) == {"SPY": 3}
+
+
+def test_a_commit_that_landed_is_no_failure_because_it_cannot_be_read_back(ledger, monkeypatch, caplog):
+    """The answer was lost, the log says that it went through: so says its caller's result, read back later."""
+    real = store_module.write_deltalake
+
+    def unreadable(*_args: Any) -> None:
+        raise StorageError("reading new rows failed")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(store_module, "write_deltalake", commit_then_raise(real))
+        broken.setattr(Store, "rows_since", unreadable)
+        assert ledger.submit(count("SPY")).result() == 1
+    assert "reading new rows failed" in caplog.text
+
+    assert ledger.submit(count("SPY")).result() == 2
+    assert Store(ledger.uri).rows_since(0, SPEC.empty())["seq"].to_list() == [1, 2]
+
+
+def test_a_panic_of_native_code_after_a_commit_counts_it_once(ledger, monkeypatch):
+    """A panic is no `Exception`; whether the commit went through is looked up all the same."""
+    panic = type("PanicException", (BaseException,), {})
+    monkeypatch.setattr(
+        store_module, "write_deltalake", commit_then_raise(store_module.write_deltalake, panic("index out of bounds"))
+    )
+
+    assert ledger.submit(count("SPY")).result() == 1
+
+    assert Store(ledger.uri).rows_since(0, SPEC.empty()).height == 1
 
 
 def test_losing_every_round_until_the_deadline_is_contention(make_ledger, monkeypatch):

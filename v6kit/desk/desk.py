@@ -10,7 +10,7 @@ import asyncio
 import concurrent.futures
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from html import escape
 from types import TracebackType
 from typing import Self, TypeVar
@@ -212,12 +212,11 @@ class Desk:
     def _end(self, ended: concurrent.futures.Future[None]) -> None:
         """Close everything, on a thread of its own: the caller's loop may end, and the engine's will."""
         try:
-            try:
-                self._engine.submit(self._disconnect()).result()
-            finally:
+            with ExitStack() as last_first:
+                last_first.callback(self._engine.close)
                 for table in (self.registry, self.queue, self.positions):
-                    table.ledger.close()
-                self._engine.close()
+                    last_first.callback(table.ledger.close)
+                self._engine.submit(self._disconnect()).result()
         except BaseException as error:  # noqa: BLE001 - it belongs to those who wait for the end
             ended.set_exception(error)
         else:

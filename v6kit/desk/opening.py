@@ -11,7 +11,6 @@ from v6kit.clock import Clock
 from v6kit.contracts import check_float, check_int, check_text
 from v6kit.desk.desk import Desk
 from v6kit.desk.places import SIMULATED, lake_uri, parse_address
-from v6kit.errors import V6KitError
 from v6kit.gateway import SimulatedGateway
 
 DEFAULT_CLIENT_ID = 7
@@ -102,7 +101,7 @@ async def open(  # noqa: A001 - `v6kit.open` is the public name, and this module
     except BaseException as error:
         try:
             await desk.close()
-        except V6KitError as second:
+        except Exception as second:  # noqa: BLE001 - the first error is the one to act on; this one goes along
             error.add_note(f"closing what was open failed as well: {second}")
         raise
     return desk

@@ -277,11 +277,21 @@ class Ledger(Generic[RowT, StateT]):
         except CommitRefusedError as error:
             if not self._landed(commit_id, fold.version, error):
                 raise _OutdatedError from error
-            self._take_in(fold)
+            self._follow(lambda: self._take_in(fold))
         else:
-            fold.absorb(plan.batches, self._store.version)
+            self._follow(lambda: fold.absorb(plan.batches, self._store.version))
             for rows in plan.batches:
                 self._tell(rows)
+
+    def _follow(self, step: Callable[[], None]) -> None:
+        """Take in a commit of our own, which stands: whoever is told now that it failed would do it a second time.
+
+        What goes wrong here is made good before the next decision: `_current` sees that the fold is behind or broken.
+        """
+        try:
+            step()
+        except Exception:  # noqa: BLE001 - whatever it is, it is about the next change, not about this one
+            _log.exception("a commit to %s stands, but is not in memory yet", self.uri)
 
     def _landed(self, commit_id: str, version: int, error: CommitRefusedError) -> bool:
         """Settle an outcome that is unknown: an error may be a lost race, a lost answer, or a commit that failed.

@@ -67,10 +67,14 @@ def storage_errors(uri: str, doing: str) -> Iterator[None]:
     except (DeltaError, pl.exceptions.PolarsError, OSError) as error:
         raise StorageError(f"{doing} failed at {uri}: {_plain(error)}") from error
     except BaseException as error:
-        # deltalake's native code reports a bug of its own as a panic, which is no `Exception` and has no public class.
-        if type(error).__name__ == "PanicException":
+        if _is_panic(error):
             raise StorageError(f"{doing} failed at {uri}: {_plain(error)}") from error
         raise
+
+
+def _is_panic(error: BaseException) -> bool:
+    """Tell whether native code reports a bug of its own: that is no `Exception`, and its class is not public."""
+    return type(error).__name__ == "PanicException"
 
 
 def _plain(error: BaseException) -> str:
@@ -239,8 +243,10 @@ class Store:
                 commit_properties=CommitProperties(max_commit_retries=0, custom_metadata={COMMIT_ID: commit_id}),
                 post_commithook_properties=_BARE_COMMIT,
             )
-        except (DeltaError, OSError) as error:
-            raise CommitRefusedError(_plain(error)) from error
+        except BaseException as error:
+            if isinstance(error, Exception) or _is_panic(error):
+                raise CommitRefusedError(_plain(error)) from error
+            raise
 
     def landed(self, commit_id: str, after: int) -> bool:
         """Tell whether the commit with this id is among the versions after `after`, as far as this handle has seen."""
