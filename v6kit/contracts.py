@@ -173,6 +173,19 @@ class Leg:
                 raise ValueError(f"expiry belongs to options and futures only, got {self.expiry!r}")
             self._put("expiry", check_expiry(self.expiry))
 
+    @classmethod
+    def of(cls, instrument: Instrument, quantity: float = 1.0) -> Leg:
+        """Return a contract that the gateway described, a position's for example, as a leg."""
+        return Leg(
+            conid=instrument.conid,
+            symbol=instrument.symbol,
+            sec_type=instrument.sec_type,
+            right=instrument.right,
+            strike=instrument.strike,
+            expiry=instrument.expiry,
+            quantity=quantity,
+        )
+
     def _put(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)  # a frozen dataclass has no other door
 

@@ -23,7 +23,6 @@ from v6kit.sync import PositionStreamer, QueueWorker, decisions
 
 if TYPE_CHECKING:
     from v6kit.clock import Clock
-    from v6kit.contracts import Instrument
     from v6kit.gateway import Position, SimulatedGateway
 
 T = TypeVar("T")
@@ -164,20 +163,7 @@ async def rigged(gateway: SimulatedGateway, lake: Path, clock: Clock, **settings
 
 def legs_of(*positions: Position) -> list[Leg]:
     """Return positions of the account as legs of a strategy."""
-    return [leg_of(each.instrument, each.quantity) for each in positions]
-
-
-def leg_of(instrument: Instrument, quantity: float = 1.0) -> Leg:
-    """Return a contract as a leg."""
-    return Leg(
-        conid=instrument.conid,
-        symbol=instrument.symbol,
-        sec_type=instrument.sec_type,
-        right=instrument.right,
-        strike=instrument.strike,
-        expiry=instrument.expiry,
-        quantity=quantity,
-    )
+    return [Leg.of(each.instrument, each.quantity) for each in positions]
 
 
 def asked(gateway: SimulatedGateway, *, snapshots: bool | None = None) -> list[int]:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from broker_helpers import DEADLINE, options_of, reached, states_of
-from sync_helpers import FAST, Breakage, Rig, asked, leg_of, legs_of, rigged, without_throttle
+from sync_helpers import FAST, Breakage, Rig, asked, legs_of, rigged, without_throttle
 from v6kit.broker import ConnectionState, LineBudget
-from v6kit.contracts import AccountPosition, Instrument
+from v6kit.contracts import AccountPosition, Instrument, Leg
 from v6kit.errors import GatewayUnavailableError, RequestFailedError, StorageError
 from v6kit.gateway import Answer
 from v6kit.queue import PositionQueue
@@ -106,7 +106,7 @@ async def test_another_process_registers_a_strategy_and_it_streams(
         streamer = rig.streamer()
         await streamer.start()
         async with StrategyRegistry(rig.registry.uri, clock=clock) as elsewhere:
-            leg = leg_of(options_of(gateway)[0])
+            leg = Leg.of(options_of(gateway)[0])
             await elsewhere.add_strategy("theirs", [leg])
             await rig.until(lambda: streamer.streaming == {leg.conid})
             await elsewhere.remove_strategy("theirs")
@@ -252,7 +252,7 @@ async def test_a_position_that_opens_under_a_quiet_stream_has_its_quote(
     """A leg may be registered before it is held: the newest quote is booked although the market stands still."""
     opened = next(each for each in gateway.market.find(sec_type="OPT") if gateway.account.position(each.conid) is None)
     async with rigged(gateway, tmp_path, clock) as rig:
-        await rig.registry.add_strategy("early", [leg_of(opened)])
+        await rig.registry.add_strategy("early", [Leg.of(opened)])
         streamer = rig.streamer()
         await streamer.start()
         await rig.until(lambda: rig.broker.latest(opened.conid) is not None)

@@ -35,6 +35,20 @@ def commit_then_raise(real: Callable[..., None], error: BaseException | None = N
     return commit
 
 
+def held_up(ledger: Any) -> Callable[[], None]:
+    """Keep the ledger's writer busy, so that what is submitted now waits together; return what lets it go on."""
+    entered, go_on = threading.Event(), threading.Event()
+
+    def hold(_state: Tallies, _moment: Moment) -> Decision[Tally, None]:
+        entered.set()
+        assert go_on.wait(DEADLINE_SECONDS)
+        return Decision([], None)
+
+    ledger.submit(hold)
+    assert entered.wait(DEADLINE_SECONDS)
+    return go_on.set
+
+
 def test_two_handles_on_one_ledger_never_lose_a_change(make_ledger):
     """A change that lost the race is decided again on what the winner left."""
     one, two = make_ledger(), make_ledger()
@@ -91,19 +105,10 @@ def test_a_refusal_that_was_decided_on_an_old_state_is_decided_again(make_ledger
 
 def test_changes_that_wait_go_out_together(ledger):
     """What arrives while a commit is in flight is decided in order and becomes one commit."""
-    entered, go_on = threading.Event(), threading.Event()
-
-    def hold(_state: Tallies, _moment: Moment) -> Decision[Tally, None]:
-        entered.set()
-        assert go_on.wait(DEADLINE_SECONDS)
-        return Decision([], None)
-
-    first = ledger.submit(hold)
-    assert entered.wait(DEADLINE_SECONDS)
+    let_go = held_up(ledger)
     futures = [ledger.submit(count("SPY")) for _ in range(100)]
     before = ledger.version
-    go_on.set()
-    first.result(DEADLINE_SECONDS)
+    let_go()
 
     assert [future.result(DEADLINE_SECONDS) for future in futures] == list(range(1, 101))
     assert ledger.version == before + 1
@@ -111,20 +116,13 @@ def test_changes_that_wait_go_out_together(ledger):
 
 def test_each_caller_of_a_group_gets_its_own_result_or_error(ledger):
     """One refusal among many changes meets the one who asked, and nothing of it is committed."""
-    entered, go_on = threading.Event(), threading.Event()
-
-    def hold(_state: Tallies, _moment: Moment) -> Decision[Tally, None]:
-        entered.set()
-        assert go_on.wait(DEADLINE_SECONDS)
-        return Decision([], None)
 
     def refuse(_state: Tallies, _moment: Moment) -> Decision[Tally, None]:
         raise ValueError("not today")
 
-    ledger.submit(hold)
-    assert entered.wait(DEADLINE_SECONDS)
+    let_go = held_up(ledger)
     good, bad, last = ledger.submit(count("SPY")), ledger.submit(refuse), ledger.submit(count("QQQ"))
-    go_on.set()
+    let_go()
 
     assert (good.result(DEADLINE_SECONDS), last.result(DEADLINE_SECONDS)) == (1, 1)
     with pytest.raises(ValueError, match="not today"):
@@ -134,17 +132,9 @@ def test_each_caller_of_a_group_gets_its_own_result_or_error(ledger):
 
 def test_rows_that_no_table_takes_fail_their_own_caller_only(ledger):
     """A value that cannot be written does not take down those who share its commit."""
-    entered, go_on = threading.Event(), threading.Event()
-
-    def hold(_state: Tallies, _moment: Moment) -> Decision[Tally, None]:
-        entered.set()
-        assert go_on.wait(DEADLINE_SECONDS)
-        return Decision([], None)
-
-    ledger.submit(hold)
-    assert entered.wait(DEADLINE_SECONDS)
+    let_go = held_up(ledger)
     good, bad, last = ledger.submit(count("SPY")), ledger.submit(count("\ud800")), ledger.submit(count("QQQ"))
-    go_on.set()
+    let_go()
 
     assert (good.result(DEADLINE_SECONDS), last.result(DEADLINE_SECONDS)) == (1, 1)
     with pytest.raises(UnicodeEncodeError):
@@ -389,18 +379,10 @@ def test_a_listener_that_fails_neither_undoes_nor_hides_a_commit(ledger, caplog)
 
 def test_a_change_whose_caller_gave_up_in_time_is_not_made(ledger):
     """Cancelling a future that still waits takes the change out of the queue."""
-    entered, go_on = threading.Event(), threading.Event()
-
-    def hold(_state: Tallies, _moment: Moment) -> Decision[Tally, None]:
-        entered.set()
-        assert go_on.wait(DEADLINE_SECONDS)
-        return Decision([], None)
-
-    ledger.submit(hold)
-    assert entered.wait(DEADLINE_SECONDS)
+    let_go = held_up(ledger)
     waiting = ledger.submit(count("SPY"))
     assert waiting.cancel()
-    go_on.set()
+    let_go()
 
     assert ledger.submit(count("QQQ")).result(DEADLINE_SECONDS) == 1
     assert ledger.read(look) == {"QQQ": 1}

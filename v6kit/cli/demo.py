@@ -19,7 +19,7 @@ from v6kit.clock import Clock
 from v6kit.contracts import Leg
 from v6kit.desk import SIMULATED, lake_uri
 from v6kit.desk import open as open_desk
-from v6kit.gateway import Position, SimulatedGateway
+from v6kit.gateway import SimulatedGateway
 from v6kit.registry import StrategyRegistry
 
 DONE, NOT_ALL_DONE, INTERRUPTED = 0, 1, 130
@@ -100,16 +100,6 @@ async def _register(lake: str, settings: Settings, gateway: SimulatedGateway) ->
                 "lower --strategies, raise --line-limit, or take another --lake"
             )
         for number, condor in enumerate(chosen, 1):
-            await registry.add_strategy(f"condor-{number}", map(_leg, condor), kind="IRON_CONDOR")
-
-
-def _leg(position: Position) -> Leg:
-    contract = position.instrument
-    return Leg(
-        conid=contract.conid,
-        symbol=contract.symbol,
-        right=contract.right,
-        strike=contract.strike,
-        expiry=contract.expiry,
-        quantity=position.quantity,
-    )
+            await registry.add_strategy(
+                f"condor-{number}", [Leg.of(each.instrument, each.quantity) for each in condor], kind="IRON_CONDOR"
+            )
