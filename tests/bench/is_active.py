@@ -51,7 +51,7 @@ async def _run() -> list[Line]:
     reference = f"conid in dict, {PASSES} passes over {CONIDS}"
     return [
         at_most("is_active, bound once per pass", taken["bound"], reference, taken["bare"], 2),
-        at_most("registry.is_active each time", taken["each"], reference, taken["bare"], 2.5),
+        at_most("registry.is_active each time", taken["each"], reference, taken["bare"], 2),
     ]
 
 

@@ -39,6 +39,7 @@ class TableSpec(Generic[RowT]):
         row: The named tuple that one row is in memory; its fields are `columns` in the row's own order.
         version: Of this schema; a table with a lower one is migrated by adding columns.
         statistics: Columns with min and max in the log, besides the book-keeping ones; few, since each commit pays.
+        distinct: Columns whose values hardly repeat, besides `seq`: written as differences instead of by a dictionary.
     """
 
     name: str
@@ -47,6 +48,7 @@ class TableSpec(Generic[RowT]):
     row: Callable[..., RowT]
     version: int = 1
     statistics: tuple[str, ...] = ()
+    distinct: tuple[str, ...] = ()
 
     def row_fields(self) -> tuple[str, ...]:
         """Return the field names of a row, in the row's order."""

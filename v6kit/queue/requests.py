@@ -105,6 +105,7 @@ SPEC: TableSpec[QueuedPosition] = TableSpec(
     },
     row=QueuedPosition,
     statistics=("request_id",),
+    distinct=("request_id", "conid"),
 )
 
 
