@@ -107,7 +107,9 @@ _TYPES: dict[str, pl.DataType] = {
     "conid": pl.Int64(),
     **STAMP,
 }
-SPEC: TableSpec[BookRow] = TableSpec(name="position_updates", key=("account", "conid"), columns=_TYPES, row=BookRow)
+SPEC: TableSpec[BookRow] = TableSpec(
+    name="position_updates", key=("account", "conid"), columns=_TYPES, row=BookRow, finished="position = 0"
+)
 
 
 class BookState:
@@ -146,6 +148,8 @@ class PositionBook(LedgerTable[BookRow, BookState]):
         uri: A local path, or any URI that deltalake takes.
         storage_options: For object stores; never shown.
         clock: Tells the time; default the system's.
+        durable: `process` or `power`; as in `LedgerTable`.
+        history_days: How long to remember; as in `LedgerTable`.
     """
 
     SPEC = SPEC

@@ -11,7 +11,9 @@ import pytest
 from tallies import SPEC, Tallies
 from v6kit.errors import SchemaMismatchError, StorageError, TableMissingError, UnsafeStorageError
 from v6kit.ledger import Ledger, Past, normalise
-from v6kit.ledger.store import Store, refuse_unsafe, storage_errors
+from v6kit.ledger.faults import storage_errors
+from v6kit.ledger.place import refuse_unsafe
+from v6kit.ledger.store import Store
 from v6kit.queue import PositionQueue
 
 SECRETS = {

@@ -146,7 +146,7 @@ def test_a_table_that_vanished_fails_changes_clearly_until_it_is_back(ledger):
     ledger.submit(count("SPY")).result()
     aside = Path(ledger.uri).with_name("aside")
     shutil.move(ledger.uri, aside)
-    with pytest.raises(StorageError, match="nothing was changed"):
+    with pytest.raises(StorageError, match="is gone; put it back"):
         ledger.submit(count("SPY")).result()
     shutil.rmtree(ledger.uri)
     shutil.move(aside, ledger.uri)

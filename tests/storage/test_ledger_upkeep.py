@@ -116,12 +116,12 @@ def test_files_that_belong_to_no_version_are_removed_when_they_are_old(make_ledg
     assert ledger.submit(count("SPY")).result() == 2
 
 
-@pytest.mark.parametrize("place", ["notes.txt", "book/part-00000-of-another-table.snappy.parquet", "mine.parquet"])
-def test_what_others_keep_below_the_table_is_left_alone(make_ledger, place):
+@pytest.mark.parametrize("name", ["notes.txt", "book/part-00000-of-another-table.snappy.parquet", "mine.parquet"])
+def test_what_others_keep_below_the_table_is_left_alone(make_ledger, name):
     """Another table in a folder below, or somebody's notes: however old, they are not ours to remove."""
     ledger = make_ledger()
     ledger.submit(count("SPY")).result()
-    foreign = Path(ledger.uri) / place
+    foreign = Path(ledger.uri) / name
     foreign.parent.mkdir(exist_ok=True)
     foreign.write_bytes(b"")
     long_ago = time.time() - 30 * 24 * 3600

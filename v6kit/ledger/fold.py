@@ -17,6 +17,18 @@ import polars as pl
 from v6kit.ledger.spec import NO_INSTANT, Decision, Moment, ResultT, Rows, RowT, StateT, TableSpec
 
 
+class UnreadError(Exception):
+    """A decision needs rows that the state has let go; they are read first, and then it is made anew.
+
+    Attributes:
+        keys: Which.
+    """
+
+    def __init__(self, keys: pl.DataFrame) -> None:
+        super().__init__("rows that the state has let go")
+        self.keys = keys
+
+
 @dataclass(slots=True)
 class Job:
     """One change that waits for its commit, and who waits for it."""
@@ -45,11 +57,11 @@ class Fold(Generic[RowT, StateT]):
         is_broken: An `apply` failed halfway, so nobody can tell what the state holds; it must be folded anew.
     """
 
-    def __init__(self, spec: TableSpec[RowT], state: StateT) -> None:
+    def __init__(self, spec: TableSpec[RowT], state: StateT, properties: Mapping[str, str]) -> None:
         self.version = -1
         self.seq = 0
         self.updated_at = NO_INSTANT
-        self.properties: Mapping[str, str] = {}
+        self.properties = properties
         self.is_broken = False
         self._spec = spec
         self._state = state
@@ -65,9 +77,8 @@ class Fold(Generic[RowT, StateT]):
         with self._lock:
             return self._state.held(), self.seq, self.updated_at
 
-    def start_from(self, rows: pl.DataFrame, seq: int, updated_at: datetime) -> None:
-        """Take in a snapshot; the state is empty so far."""
-        self._state.apply(rows)
+    def start_from(self, seq: int, updated_at: datetime) -> None:
+        """Go on from here, whatever rows are taken in: newer ones than those may be gone."""
         self.seq, self.updated_at = seq, updated_at
 
     def absorb(self, batches: Sequence[Rows[RowT]], version: int) -> None:
@@ -80,31 +91,50 @@ class Fold(Generic[RowT, StateT]):
                 self.is_broken = True
                 raise
             if batches:
-                self.seq, self.updated_at = self._newest(batches[-1])
+                seq, updated_at = self._newest(batches[-1])
+                self.seq, self.updated_at = max(self.seq, seq), max(self.updated_at, updated_at)
             self.version = version
 
     def plan(self, jobs: Sequence[Job], moment: Moment) -> Plan:
-        """Let each job see the effect of those before it; leave the state as it was."""
+        """Let each job see the effect of those before it; leave the state as it was.
+
+        Raises:
+            UnreadError: A decision needs rows that the state has let go.
+        """
         plan = Plan(seq=self.seq)
         with self._lock:
             undo: list[Callable[[], None]] = []
+            unread: UnreadError | None = None
             try:
                 for job in jobs:
                     rows = self._ask(job, moment, plan)
                     if rows is not None and job is not jobs[-1]:
                         undo.append(self._state.apply(rows))
-                for take_back in reversed(undo):
-                    take_back()
+            except UnreadError as error:
+                unread = error
             except BaseException:
                 self.is_broken = True
                 raise
+            self._take_back(undo)
+        if unread is not None:
+            raise unread
         return plan
+
+    def _take_back(self, undo: Sequence[Callable[[], None]]) -> None:
+        try:
+            for take_back in reversed(undo):
+                take_back()
+        except BaseException:
+            self.is_broken = True
+            raise
 
     def _ask(self, job: Job, moment: Moment, plan: Plan) -> Rows[RowT] | None:
         """Let one job decide and enter it into the plan; return its rows, if it wants any."""
         try:
             decision = job.decide(self._state, moment._replace(seq=plan.seq + 1))
             rows = self._stamp(decision.rows, moment, plan.seq + 1) if len(decision.rows) else None
+        except UnreadError:
+            raise
         except Exception as error:  # noqa: BLE001 - a refusal belongs to this job's caller alone
             plan.outcomes.append((job, None, error))
             return None

@@ -17,25 +17,30 @@ import socket
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Generic, NoReturn
 
 import polars as pl
 from tenacity import (
     RetryCallState,
     Retrying,
-    retry_if_exception,
     retry_if_exception_type,
     stop_after_delay,
     wait_random_exponential,
 )
 
 from v6kit.clock import Clock
+from v6kit.contracts import check_instant, check_int
 from v6kit.errors import ContentionError, StorageError
 from v6kit.ledger import snapshot
-from v6kit.ledger.fold import Fold, Job, Plan
+from v6kit.ledger.durability import Durable, check_durable
+from v6kit.ledger.faults import CommitRefusedError, OvertakenError
+from v6kit.ledger.fold import Fold, Job, Plan, UnreadError
+from v6kit.ledger.opening import has_moved, open_fold, read_keys
+from v6kit.ledger.outcome import landed
+from v6kit.ledger.retention import HISTORY_DAYS, Pruned, obey, prune
 from v6kit.ledger.spec import Decision, Moment, ResultT, Rows, RowT, StateT, TableSpec
-from v6kit.ledger.store import CommitRefusedError, Store, storage_errors
+from v6kit.ledger.store import Store
 from v6kit.ledger.upkeep import Upkeep
 
 _log = logging.getLogger("v6kit.ledger")
@@ -62,6 +67,8 @@ class Ledger(Generic[RowT, StateT]):
         clock: Stamps the rows.
         actor: Who writes; default `host:pid:session`.
         deadline: How long a change may lose against other writers before `ContentionError`.
+        durable: `process`: what is done survives the end of the process; `power`: a power cut as well.
+        history_days: Upkeep prunes what is older; kept with the table. `None` leaves it as it is: at first, for ever.
     """
 
     def __init__(
@@ -74,12 +81,16 @@ class Ledger(Generic[RowT, StateT]):
         clock: Clock | None = None,
         actor: str | None = None,
         deadline: timedelta = timedelta(seconds=30),
+        durable: Durable = "process",
+        history_days: int | None = None,
     ) -> None:
         self.spec = spec
         self.options = dict(storage_options or {})
         self.actor = actor or f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
         self.clock = clock or Clock()
-        self._store = Store(uri, self.options)
+        self.durable = check_durable(durable)
+        self._history_days = None if history_days is None else check_int("history_days", history_days)
+        self._store = Store(uri, self.options, spec, self.durable)
         self._new_state = new_state
         self._fold: Fold[RowT, StateT] | None = None
         self._deadline = deadline
@@ -87,7 +98,7 @@ class Ledger(Generic[RowT, StateT]):
         self._listeners: list[Callable[[Rows[RowT]], None]] = []
         self._closed = False
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"v6kit-{spec.name}")
-        self._upkeep = Upkeep(self._store.uri, self.options, self._write_snapshot)
+        self._upkeep = Upkeep(self._new_store, self._write_snapshot, self._forget)
 
     def __repr__(self) -> str:
         seen = "closed" if self._closed else "not open" if self._fold is None else f"seq {self._fold.seq}"
@@ -158,6 +169,19 @@ class Ledger(Generic[RowT, StateT]):
         """Return one of the table's properties as last seen, or an empty string."""
         return self._fold.properties.get(name, "") if self._fold is not None else ""
 
+    def prune(self, before: datetime) -> Future[Pruned]:
+        """Forget what was superseded before an instant, and what had finished by then.
+
+        What is current stays, however old. Runs on the upkeep's thread, beside changes of anybody.
+
+        Args:
+            before: An aware instant that is not in the future.
+        """
+        if check_instant("before", before) > self.clock.now():
+            raise ValueError(f"before must not be in the future, got {before}")
+        self._refuse_if_closed()
+        return self._upkeep.run(lambda store: prune(store, self.spec, before))
+
     def close(self) -> None:
         """Finish what was submitted, stop the threads. Blocks; idempotent."""
         self._closed = True
@@ -209,19 +233,27 @@ class Ledger(Generic[RowT, StateT]):
     def _current(self) -> Fold[RowT, StateT]:
         """Return the fold, brought up to the store's version: a commit is safe only on top of all that it follows."""
         fold = self._fold
-        if fold is None or fold.is_broken:
+        if fold is None:
             return self._open()
+        if fold.is_broken:
+            self._store.open()
+            return self._fold_anew()
+        if fold.version != self._store.version and has_moved(fold, self._store):
+            return self._fold_anew()
         if fold.version != self._store.version:
             self._take_in(fold)
         return fold
 
     def _open(self) -> Fold[RowT, StateT]:
         self._store.open_or_create(self.spec)
-        fold = Fold(self.spec, self._new_state())
-        start = snapshot.read(self._store, self.spec, self.options)
-        if start is not None:
-            fold.start_from(start.rows, start.seq, start.updated_at)
-        self._absorb_newer(fold)
+        self._store.sync()
+        days = self._history_days
+        if days is not None and self._store.properties.get(HISTORY_DAYS) != str(days):
+            self._put_property(HISTORY_DAYS, str(days))
+        return self._fold_anew()
+
+    def _fold_anew(self) -> Fold[RowT, StateT]:
+        fold = open_fold(self._store, self.spec, self._new_state(), self.options)
         self._fold = fold
         for rows in fold.held()[0]:
             self._tell(rows)
@@ -233,18 +265,37 @@ class Ledger(Generic[RowT, StateT]):
         for attempt in self._rounds():
             with attempt:
                 fold = self._current()
-                plan = fold.plan(jobs, self._moment(fold))
+                plan = self._plan(fold, jobs)
                 if plan.batches:
                     self._commit(fold, plan)
                 elif not is_newest and self._refresh():
                     # Nothing to commit, so no commit proves that the state was the newest one.
                     is_newest = True
                     raise _OutdatedError
+        self._store.sync()
         return plan
+
+    def _plan(self, fold: Fold[RowT, StateT], jobs: Sequence[Job]) -> Plan:
+        """Let the jobs decide; what they need of the past is read between two rounds, so that no reader waits."""
+        known = self.spec.empty()
+        asked: list[pl.DataFrame] = []
+
+        def lookup(keys: pl.DataFrame) -> pl.DataFrame:
+            new = keys.join(pl.concat(asked), on=keys.columns, how="anti") if asked else keys
+            if new.height:
+                raise UnreadError(new)
+            return known.join(keys, on=keys.columns, how="semi")
+
+        while True:
+            try:
+                return fold.plan(jobs, self._moment(fold, lookup))
+            except UnreadError as unread:
+                asked.append(unread.keys)
+                known = pl.concat([known, read_keys(self._store, self.spec, unread.keys)])
 
     def _rounds(self) -> Retrying:
         return Retrying(
-            retry=retry_if_exception_type(_OutdatedError),
+            retry=retry_if_exception_type((_OutdatedError, OvertakenError)),
             stop=stop_after_delay(self._deadline),
             wait=wait_random_exponential(multiplier=0.002, max=0.1),
             retry_error_callback=self._give_up,
@@ -256,13 +307,13 @@ class Ledger(Generic[RowT, StateT]):
             "changed. Try again, or run fewer workers on this lake"
         ) from (lost.outcome.exception() if lost.outcome is not None else None)
 
-    def _moment(self, fold: Fold[RowT, StateT]) -> Moment:
+    def _moment(self, fold: Fold[RowT, StateT], lookup: Callable[[pl.DataFrame], pl.DataFrame]) -> Moment:
         return Moment(
             now=max(self.clock.now(), fold.updated_at),
             version=fold.version + 1,
             seq=fold.seq + 1,
             by=self.actor,
-            lookup=self._lookup,
+            lookup=lookup,
             properties=fold.properties,
         )
 
@@ -275,15 +326,15 @@ class Ledger(Generic[RowT, StateT]):
         try:
             self._store.append(frame, commit_id)
         except CommitRefusedError as error:
-            if not self._landed(commit_id, fold.version, error):
+            if not landed(self._store, commit_id, fold.version, error, self._deadline):
                 raise _OutdatedError from error
-            self._follow(lambda: self._take_in(fold))
+            self._follow(self._current)
         else:
             self._follow(lambda: fold.absorb(plan.batches, self._store.version))
             for rows in plan.batches:
                 self._tell(rows)
 
-    def _follow(self, step: Callable[[], None]) -> None:
+    def _follow(self, step: Callable[[], object]) -> None:
         """Take in a commit of our own, which stands: whoever is told now that it failed would do it a second time.
 
         What goes wrong here is made good before the next decision: `_current` sees that the fold is behind or broken.
@@ -293,65 +344,30 @@ class Ledger(Generic[RowT, StateT]):
         except Exception:  # noqa: BLE001 - whatever it is, it is about the next change, not about this one
             _log.exception("a commit to %s stands, but is not in memory yet", self.uri)
 
-    def _landed(self, commit_id: str, version: int, error: CommitRefusedError) -> bool:
-        """Settle an outcome that is unknown: an error may be a lost race, a lost answer, or a commit that failed.
-
-        Raises:
-            StorageError: Nobody else has committed, so the storage itself refused; or it does not answer any more, and
-                the outcome stays unknown. The text says which, the cause is attached.
-        """
-        asking = Retrying(
-            retry=retry_if_exception(lambda problem: type(problem) is StorageError),  # its subclasses will not pass
-            stop=stop_after_delay(self._deadline),
-            wait=wait_random_exponential(multiplier=0.05, max=2),
-            reraise=True,
-        )
-        try:
-            landed = asking(self._look_for, commit_id, version)
-        except StorageError as silence:
-            raise StorageError(
-                f"a commit failed at {self.uri} ({error}), and whether it went through is not known, since the table "
-                f"cannot be read: {silence}. Look at it before you try again"
-            ) from silence
-        if self._store.version == version:
-            raise StorageError(f"the commit failed at {self.uri} and nothing was changed: {error}") from error
-        return landed
-
-    def _look_for(self, commit_id: str, version: int) -> bool:
-        self._store.refresh()
-        return self._store.landed(commit_id, version)
-
     def _refresh(self) -> bool:
         before = self._fold.version if self._fold is not None else None
-        fold = self._current()
-        if self._store.refresh():
-            self._take_in(fold)
-        return fold.version != before
+        self._current()
+        self._store.refresh()
+        return self._current().version != before
 
     def _set_property(self, name: str, value: str) -> None:
+        self._current()
+        self._put_property(name, value)
+        self._current()
+
+    def _put_property(self, name: str, value: str) -> None:
         for attempt in self._rounds():
             with attempt:
-                fold = self._current()
-                try:
-                    self._store.set_property(name, value)
-                except StorageError as error:
-                    self._store.refresh()
-                    if self._store.version == fold.version:
-                        raise
-                    raise _OutdatedError from error
-        self._current()
+                self._store.set_property(name, value)
+        self._store.sync()
 
     def _take_in(self, fold: Fold[RowT, StateT]) -> None:
         """Fold the rows that the store's version has and the state has not."""
-        rows = self._absorb_newer(fold)
-        if rows.height:
-            self._tell(rows)
-
-    def _absorb_newer(self, fold: Fold[RowT, StateT]) -> pl.DataFrame:
         rows = self._store.rows_since(fold.seq, self.spec.empty())
         fold.properties = self._store.properties
         fold.absorb([rows] if rows.height else [], self._store.version)
-        return rows
+        if rows.height:
+            self._tell(rows)
 
     def _tell(self, rows: Rows[RowT]) -> None:
         for listener in self._listeners:
@@ -360,20 +376,16 @@ class Ledger(Generic[RowT, StateT]):
             except Exception:  # noqa: BLE001 - a listener's mistake must not undo or hide a commit that is durable
                 _log.exception("a listener of %s failed; the commit stands", self.spec.name)
 
-    def _lookup(self, keys: pl.DataFrame) -> pl.DataFrame:
-        """Return the newest row of each key, also of those that the state has let go."""
-        with storage_errors(self.uri, "looking up keys"):
-            rows = self._store.scan(self._store.files(), self.spec.empty())
-            found = rows.join(keys.lazy(), on=list(self.spec.key), how="semi").collect()
-        return newest_per_key(found, self.spec.key)
+    # --- on the upkeep's thread, with a store of its own -------------------------------------------------------------
+
+    def _new_store(self) -> Store:
+        return Store(self.uri, self.options, self.spec, self.durable)
+
+    def _forget(self, store: Store) -> None:
+        obey(store, self.spec, self.clock.now())
 
     def _write_snapshot(self, store: Store) -> None:
-        """Write the state beside the table; on the upkeep thread, with its store."""
+        """Write the state beside the table."""
         if self._fold is not None and not self._fold.is_broken:
             held, seq, updated_at = self._fold.held()
             snapshot.write(store, snapshot.Snapshot(self.spec.gather(held), seq, updated_at), self.options)
-
-
-def newest_per_key(rows: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
-    """Return the row with the highest seq of each key, in seq order."""
-    return rows.sort("seq").unique(subset=list(key), keep="last", maintain_order=True).sort("seq")

@@ -1,7 +1,7 @@
 """The past of a ledger: as of a version or an instant, what changed between two, every state of one key.
 
 Reads with a handle of its own, so it neither blocks nor disturbs a writer, and needs no more than the table: version
-and updated_at are columns, so the past does not end where Delta's log does.
+and updated_at are columns, so the past does not end where Delta's log does, but where the table's horizon is.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import polars as pl
 from v6kit.clock import Clock
 from v6kit.contracts import check_instant
 from v6kit.errors import StorageError, VersionUnavailableError
-from v6kit.ledger.ledger import newest_per_key
-from v6kit.ledger.spec import INSTANT, STAMP
-from v6kit.ledger.store import Store, storage_errors
+from v6kit.ledger.faults import storage_errors
+from v6kit.ledger.retention import Horizon
+from v6kit.ledger.spec import INSTANT, STAMP, ResultT, newest_per_key
+from v6kit.ledger.store import Store
 
 When = int | datetime | str
 VERSIONS_SCHEMA: Mapping[str, pl.DataType] = {
@@ -65,9 +66,16 @@ class Past:
     def versions(self) -> pl.DataFrame:
         """Return one row per version that changed something, oldest first; columns as `VERSIONS_SCHEMA`.
 
-        `changes` counts the verbs of a version, e.g. `CLAIM 50` or `FAIL 1, SUCCESS 49`.
+        `changes` counts the verbs of a version, e.g. `CLAIM 50` or `FAIL 1, SUCCESS 49`. Of a ledger that was pruned,
+        these are the versions after the horizon.
         """
-        rows = self._read(lambda rows: rows.select("version", "updated_at", "change", "updated_by"))
+
+        def look() -> pl.DataFrame:
+            horizon = self._horizon()
+            rows = self._rows().filter(pl.col("version") > (horizon.version if horizon is not None else -1))
+            return self._collect(rows.select("version", "updated_at", "change", "updated_by"))
+
+        rows = self._at_one_version(look)
         verbs = rows.group_by("version", "change").agg(pl.len().alias("count")).sort("version", "change")
         texts = verbs.group_by("version", maintain_order=True).agg(
             pl.format("{} {}", "change", "count").str.join(", ").alias("changes")
@@ -85,11 +93,11 @@ class Past:
             when: A version, an aware datetime, or ISO text with an offset, e.g. `2026-11-22 14:32:05+00:00`.
 
         Raises:
-            VersionUnavailableError: Before the first change, or after the newest version or the present.
+            VersionUnavailableError: Before the first change or the horizon, or after the newest version or the present.
             ValueError: A naive datetime, or text that is no instant.
         """
-        condition = self._resolve(when)
-        return newest_per_key(self._read(lambda rows: rows.filter(condition)), self.key)
+        moment = as_moment(when)
+        return self._at_one_version(lambda: self._as_of(moment))
 
     def diff(self, old: When, new: When) -> pl.DataFrame:
         """Return what changed from `old` to `new`: one row per key that differs.
@@ -97,7 +105,8 @@ class Past:
         Columns: `diff` (`+` added, `~` changed, `-` gone), the key, then for each other column `name` (new) and
         `name_old`. Book-keeping columns other than `change`, `version` and `updated_at` are left out.
         """
-        before, after = self.as_of(old), self.as_of(new)
+        first, second = as_moment(old), as_moment(new)
+        before, after = self._at_one_version(lambda: (self._as_of(first), self._as_of(second)))
         keep = [name for name in after.columns if name not in ("seq", "updated_by")]
         both = after.select(keep).join(
             before.select(keep), on=list(self.key), how="full", suffix="_old", coalesce=True, nulls_equal=True
@@ -123,60 +132,76 @@ class Past:
         if len(key) != len(self.key):
             raise ValueError(f"key must be {len(self.key)} value(s) for {', '.join(self.key)}, got {key!r}")
         names_it = pl.all_horizontal(pl.col(name) == value for name, value in zip(self.key, key, strict=True))
-        states = self._read(lambda rows: rows.filter(names_it)).sort("seq")
+        states = self._at_one_version(lambda: self._collect(self._seen(self._rows().filter(names_it)))).sort("seq")
         until = pl.col("updated_at").shift(-1)
         return states.with_columns(until.alias("until"), (until - pl.col("updated_at")).alias("lasted"))
 
-    def _read(self, narrow: Callable[[pl.LazyFrame], pl.LazyFrame]) -> pl.DataFrame:
+    # --- at one version of the table --------------------------------------------------------------------------------
+
+    def _at_one_version(self, look: Callable[[], ResultT]) -> ResultT:
+        """Look at the newest version; once more if upkeep removed its files meanwhile, since others have the rows."""
         with self._lock:
             self._store.refresh()
             try:
-                return self._collect(narrow)
+                return look()
+            except VersionUnavailableError:
+                raise
             except StorageError:
-                # Upkeep elsewhere may have replaced the files that this handle knew; a new one has the same rows.
                 self._store.open()
-                return self._collect(narrow)
+                return look()
 
-    def _collect(self, narrow: Callable[[pl.LazyFrame], pl.LazyFrame]) -> pl.DataFrame:
+    def _horizon(self) -> Horizon | None:
+        return Horizon.of(self._store.properties)
+
+    def _rows(self) -> pl.LazyFrame:
         empty = self._store.empty()
         if missing := [name for name in (*self.key, *STAMP) if name not in empty.columns]:
             raise ValueError(f"the table at {self.uri} has no column {', '.join(missing)}, so it is no ledger")
+        return self._store.scan(self._store.files(), empty)
+
+    def _seen(self, rows: pl.LazyFrame) -> pl.LazyFrame:
+        """Leave out what lies before the horizon and has not been removed yet."""
+        horizon = self._horizon()
+        return rows if horizon is None else horizon.keep(rows, self.key)
+
+    def _collect(self, rows: pl.LazyFrame) -> pl.DataFrame:
         with storage_errors(self.uri, "reading the past"):
-            return narrow(self._store.scan(self._store.files(), empty)).collect()
+            return rows.collect()
 
-    def _resolve(self, when: When) -> pl.Expr:
-        if isinstance(when, bool) or not isinstance(when, int | datetime | str):
-            raise TypeError(f"when must be a version, a datetime or ISO text, got {when!r} ({type(when).__name__})")
-        if isinstance(when, int):
-            return self._resolve_version(when)
-        if isinstance(when, str):
-            try:
-                when = datetime.fromisoformat(when)
-            except ValueError:
-                raise ValueError(f"when must be ISO text such as 2026-11-22T14:32:05+00:00, got {when!r}") from None
-        return self._resolve_instant(check_instant("when", when))
+    def _as_of(self, moment: int | datetime) -> pl.DataFrame:
+        condition = self._at_version(moment) if isinstance(moment, int) else self._at_instant(moment)
+        return newest_per_key(self._collect(self._seen(self._rows().filter(condition))), self.key)
 
-    def _resolve_version(self, version: int) -> pl.Expr:
-        with self._lock:
-            self._store.refresh()
-            newest = self._store.version
-        if not 0 <= version <= newest:
+    def _at_version(self, version: int) -> pl.Expr:
+        horizon, newest = self._horizon(), self._store.version
+        oldest = 0 if horizon is None else horizon.version
+        if not oldest <= version <= newest:
+            why = "does not exist" if version < 0 or version > newest else "was pruned"
             raise VersionUnavailableError(
-                f"version {version} of {self.uri} does not exist; there are 0 to {newest}", oldest=0, newest=newest
+                f"version {version} of {self.uri} {why}; there are {oldest} to {newest}", oldest=oldest, newest=newest
             )
         return pl.col("version") <= version
 
-    def _resolve_instant(self, instant: datetime) -> pl.Expr:
-        span = self._read(
-            lambda rows: rows.select(
+    def _at_instant(self, instant: datetime) -> pl.Expr:
+        horizon = self._horizon()
+        span = self._collect(
+            self._rows().select(
                 pl.col("updated_at").min().alias("first"),
                 pl.col("updated_at").max().alias("last"),
                 pl.col("version").min().alias("oldest"),
                 pl.col("version").max().alias("newest"),
             )
         ).row(0, named=True)
+        if horizon is not None:
+            span |= {
+                "first": horizon.at,
+                "last": max(span["last"] or horizon.at, horizon.at),
+                "oldest": horizon.version,
+            }
         if span["first"] is None or instant < span["first"]:
             began = "nothing was ever written" if span["first"] is None else f"the first change was at {span['first']}"
+            if horizon is not None:
+                began = f"what was before {horizon.at} was pruned"
             raise VersionUnavailableError(
                 f"there is no state of {self.uri} at {instant}; {began}", oldest=span["oldest"], newest=span["newest"]
             )
@@ -187,3 +212,21 @@ class Past:
                 newest=span["newest"],
             )
         return pl.col("updated_at") <= instant
+
+
+def as_moment(when: When) -> int | datetime:
+    """Return a version or an aware instant.
+
+    Raises:
+        TypeError, ValueError: It is neither, or text that is no instant, or a naive datetime.
+    """
+    if isinstance(when, bool) or not isinstance(when, int | datetime | str):
+        raise TypeError(f"when must be a version, a datetime or ISO text, got {when!r} ({type(when).__name__})")
+    if isinstance(when, int):
+        return when
+    if isinstance(when, str):
+        try:
+            when = datetime.fromisoformat(when)
+        except ValueError:
+            raise ValueError(f"when must be ISO text such as 2026-11-22T14:32:05+00:00, got {when!r}") from None
+    return check_instant("when", when)

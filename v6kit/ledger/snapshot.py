@@ -8,6 +8,7 @@ foreign one costs time and nothing else.
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -15,11 +16,12 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from v6kit.errors import StorageError, TableMissingError
+from v6kit.ledger.place import is_local
 from v6kit.ledger.spec import TableSpec
 from v6kit.ledger.store import Store
 
 FOLDER = "_snapshot"  # a leading underscore hides it from readers and from vacuum
-_TABLE_ID, _SEQ, _UPDATED_AT = "v6kit.table", "v6kit.seq", "v6kit.updated_at"
+_TABLE_ID, _SEQ, _UPDATED_AT, _SUM = "v6kit.table", "v6kit.seq", "v6kit.updated_at", "v6kit.sum_of_seq"
 _RECENT, _TRIES = 10, 10
 _log = logging.getLogger("v6kit.ledger")
 
@@ -34,12 +36,27 @@ class Snapshot(NamedTuple):
 
 def write(ledger: Store, snapshot: Snapshot, options: Mapping[str, str]) -> None:
     """Replace the snapshot of `ledger`."""
+    ledger.sync_log()  # else the snapshot might survive a power cut that takes the rows it was made of
     beside = Store(f"{ledger.uri}/{FOLDER}", options)
-    seen = {_SEQ: str(snapshot.seq), _UPDATED_AT: snapshot.updated_at.isoformat()}
+    seen = {_SEQ: str(snapshot.seq), _UPDATED_AT: snapshot.updated_at.isoformat(), _SUM: _sum(snapshot.rows)}
+    _clear_if_torn(beside)
     beside.overwrite(snapshot.rows, {_TABLE_ID: ledger.table_id, **seen})
     beside.open()
     beside.vacuum()
     beside.checkpoint()
+
+
+def _clear_if_torn(beside: Store) -> None:
+    """Remove a snapshot that does not open: a power cut may tear it, and nobody else would mend it."""
+    try:
+        beside.open()
+    except TableMissingError:
+        return
+    except StorageError as error:
+        if not is_local(beside.uri):
+            raise
+        _log.warning("the snapshot at %s is torn, so it is made anew: %s", beside.uri, error)
+        shutil.rmtree(beside.uri)
 
 
 def read(ledger: Store, spec: TableSpec[Any], options: Mapping[str, str]) -> Snapshot | None:
@@ -50,12 +67,23 @@ def read(ledger: Store, spec: TableSpec[Any], options: Mapping[str, str]) -> Sna
         if commit.get(_TABLE_ID) != ledger.table_id:
             return None
         rows = beside.scan(beside.files(), spec.empty()).collect()
+        _check_sum(rows, commit[_SUM])
         return Snapshot(rows.sort("seq"), int(commit[_SEQ]), datetime.fromisoformat(commit[_UPDATED_AT]))
     except TableMissingError:
         return None
     except (StorageError, pl.exceptions.PolarsError, OSError, LookupError, ValueError) as error:
         _log.warning("the snapshot at %s cannot be read, so the whole ledger is folded: %s", beside.uri, error)
         return None
+
+
+def _sum(rows: pl.DataFrame) -> str:
+    """Return what tells these rows from those of any other moment."""
+    return str(rows["seq"].sum())
+
+
+def _check_sum(rows: pl.DataFrame, expected: str) -> None:
+    if _sum(rows) != expected:  # a power cut may mix two moments
+        raise StorageError("its rows are not those that its commit names")
 
 
 def _newest(beside: Store) -> dict[str, Any]:

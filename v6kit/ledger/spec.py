@@ -40,6 +40,7 @@ class TableSpec(Generic[RowT]):
         version: Of this schema; a table with a lower one is migrated by adding columns.
         statistics: Columns with min and max in the log, besides the book-keeping ones; few, since each commit pays.
         distinct: Columns whose values hardly repeat, besides `seq`: written as differences instead of by a dictionary.
+        finished: SQL condition that says of a row that it ends its item for good, so that it may be pruned one day.
     """
 
     name: str
@@ -49,6 +50,7 @@ class TableSpec(Generic[RowT]):
     version: int = 1
     statistics: tuple[str, ...] = ()
     distinct: tuple[str, ...] = ()
+    finished: str = ""
 
     def row_fields(self) -> tuple[str, ...]:
         """Return the field names of a row, in the row's order."""
@@ -88,7 +90,8 @@ class Moment(NamedTuple):
         version: The version that the commit will be.
         seq: The seq of the first row to come.
         by: Who writes.
-        lookup: Reads the newest row of keys that the state no longer holds; touches storage, so ask only if you must.
+        lookup: Returns the newest row of keys that the state no longer holds; the decision is broken off, storage is
+            read without holding anybody up, and the decision made anew. Ask only if you must.
         properties: The table's properties, as of the state.
     """
 
@@ -120,3 +123,8 @@ class State(Protocol[RowT]):
 
 
 StateT = TypeVar("StateT", bound="State[Any]")
+
+
+def newest_per_key(rows: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
+    """Return the row with the highest seq of each key, in seq order."""
+    return rows.sort("seq").unique(subset=list(key), keep="last", maintain_order=True).sort("seq")

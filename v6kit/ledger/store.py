@@ -1,6 +1,6 @@
 """One Delta table and nothing else: open, append, refresh, read, keep in shape.
 
-The only place that calls `deltalake`, and so the only one that maps its errors. A `Store` has one handle and belongs
+The only place that calls `deltalake`; `faults` maps its errors. A `Store` has one handle and belongs
 to one thread at a time. What the rows mean is not known here.
 
 Source: the Delta transaction protocol (a commit is the put-if-absent of one log entry); the measurements behind each
@@ -13,10 +13,9 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import unquote
 
 import polars as pl
 from deltalake import (
@@ -27,14 +26,18 @@ from deltalake import (
     WriterProperties,
     write_deltalake,
 )
-from deltalake.exceptions import DeltaError, TableNotFoundError
-from deltalake.exceptions import SchemaMismatchError as DeltaSchemaMismatchError
+from deltalake.exceptions import DeltaError
 
-from v6kit.errors import SchemaMismatchError, StorageError, TableMissingError, UnsafeStorageError
+from v6kit.errors import SchemaMismatchError, StorageError, TableMissingError
+from v6kit.ledger import durability
+from v6kit.ledger.durability import Durable
+from v6kit.ledger.faults import CommitRefusedError, OvertakenError, is_panic, plain, storage_errors
+from v6kit.ledger.place import check_local_path, is_local, normalise, refuse_unsafe
 from v6kit.ledger.spec import TableSpec
 
 SCHEMA_PROPERTY = "v6kit.schema"
 COMMIT_ID = "v6kit.commit"
+_MAX_SEQ = 2**63 - 1
 LOG_RETENTION = timedelta(minutes=10)
 FILE_RETENTION = timedelta(hours=1)
 # One commit lists the whole log two or three times on a local disk; checkpoint and clean-up belong to upkeep.
@@ -43,16 +46,6 @@ _RETENTION: dict[str, str | None] = {
     "delta.logRetentionDuration": f"interval {int(LOG_RETENTION.total_seconds())} seconds",
     "delta.deletedFileRetentionDuration": f"interval {int(FILE_RETENTION.total_seconds())} seconds",
 }
-_TRUE = ("1", "true", "on", "yes", "y")  # what deltalake takes for true
-_UNSAFE_OPTIONS = {
-    "aws_s3_allow_unsafe_rename": _TRUE,
-    "aws_conditional_put": ("disabled",),
-    "conditional_put": ("disabled",),
-}
-
-
-class CommitRefusedError(Exception):
-    """An append did not report success. It may have lost a race, failed, or landed and lost its answer."""
 
 
 class Shape(NamedTuple):
@@ -60,58 +53,6 @@ class Shape(NamedTuple):
 
     small_files: int
     files: int
-
-
-@contextmanager
-def storage_errors(uri: str, doing: str) -> Iterator[None]:
-    """Turn what `deltalake`, `polars` and the disk raise into a `StorageError` with its cause."""
-    try:
-        yield
-    except TableNotFoundError as error:
-        raise TableMissingError(f"there is no Delta table at {uri} ({doing}); check the path") from error
-    except DeltaSchemaMismatchError as error:
-        raise SchemaMismatchError(f"the table at {uri} has another schema ({doing}): {_plain(error)}") from error
-    except (DeltaError, pl.exceptions.PolarsError, OSError) as error:
-        raise StorageError(f"{doing} failed at {uri}: {_plain(error)}") from error
-    except BaseException as error:
-        if _is_panic(error):
-            raise StorageError(f"{doing} failed at {uri}: {_plain(error)}") from error
-        raise
-
-
-def _is_panic(error: BaseException) -> bool:
-    """Tell whether native code reports a bug of its own: that is no `Exception`, and its class is not public."""
-    return type(error).__name__ == "PanicException"
-
-
-def _plain(error: BaseException) -> str:
-    """Return an error's text on one line and without the colours that deltalake gives some of its messages."""
-    return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())
-
-
-def normalise(uri: str | os.PathLike[str]) -> str:
-    """Return an absolute path for a local table and the URI itself for any other."""
-    if not isinstance(uri, str | os.PathLike):
-        raise TypeError(f"uri must be a path or a URI such as s3://bucket/lake, got {uri!r} ({type(uri).__name__})")
-    text = os.fspath(uri)
-    if not text.strip():
-        raise ValueError(f"uri must be a path or a URI such as s3://bucket/lake, got {uri!r}")
-    if text.startswith("file://"):
-        text = unquote(text.removeprefix("file://").removeprefix("localhost"))
-    return text.rstrip("/") if "://" in text else str(Path(text).expanduser().absolute())
-
-
-def refuse_unsafe(uri: str, storage_options: Mapping[str, str]) -> None:
-    """Raise `UnsafeStorageError` where two writers could overwrite each other's commit."""
-    if not uri.startswith(("s3://", "s3a://")):
-        return
-    given = {key.lower(): str(value).lower() for key, value in {**os.environ, **storage_options}.items()}
-    for option, values in _UNSAFE_OPTIONS.items():
-        if given.get(option) in values:
-            raise UnsafeStorageError(
-                f"{option}={given[option]} lets two writers overwrite each other's commit at {uri}; remove it, so that "
-                "commits use conditional put (aws_conditional_put=etag, the default)"
-            )
 
 
 def encoding_of(spec: TableSpec[Any]) -> WriterProperties:
@@ -135,14 +76,25 @@ class Store:
     Args:
         uri: A local path, or any URI that deltalake takes.
         storage_options: For object stores; never shown in a repr or an error.
+        spec: The kind of table, if it is to be written.
+        durable: `power`: `sync` returns when all is on the disk; `process`: it does nothing.
     """
 
-    def __init__(self, uri: str | os.PathLike[str], storage_options: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        uri: str | os.PathLike[str],
+        storage_options: Mapping[str, str] | None = None,
+        spec: TableSpec[Any] | None = None,
+        durable: Durable = "process",
+    ) -> None:
         self.uri = normalise(uri)
         self._options = dict(storage_options or {})
         refuse_unsafe(self.uri, self._options)
         self._handle: DeltaTable | None = None
-        self._encoding = WriterProperties()
+        self._encoding = WriterProperties() if spec is None else encoding_of(spec)
+        self._folder = Path(self.uri) if is_local(self.uri) else None
+        self._is_power = durable == "power" and self._folder is not None  # an object store has it when it answers
+        self._synced: int | None = None
 
     def __repr__(self) -> str:
         return f"Store({self.uri!r})"
@@ -177,27 +129,15 @@ class Store:
 
     def open_or_create(self, spec: TableSpec[Any]) -> None:
         """Open the table, or create it empty; refuse one that is not of this kind and touch nothing."""
-        self._check_local_path()
+        check_local_path(self.uri)
+        if self._folder is not None:
+            with storage_errors(self.uri, "looking for what a power cut has torn"):
+                durability.mend(self._folder)
         try:
             self.open()
         except TableMissingError:
             self._create(spec)
         self._check_schema(spec)
-        self._encoding = encoding_of(spec)
-
-    def _check_local_path(self) -> None:
-        if "://" in self.uri:
-            return
-        if found := re.search(r"[\[\]]|%[0-9A-Fa-f]{2}", self.uri):
-            # deltalake reads a path as part of a URL: it panics at brackets and looks for `a%20b` in `a b`.
-            raise StorageError(f"deltalake cannot read a path with {found[0]!r} in it: {self.uri}; rename the folder")
-        path = Path(self.uri)
-        with storage_errors(self.uri, "looking at the path"):
-            place = next(place for place in (path, *path.parents) if place.exists())
-        if not place.is_dir():
-            raise StorageError(f"{place} is a file, so there can be no table at {path}; choose a folder")
-        if not os.access(place, os.W_OK | os.X_OK):
-            raise StorageError(f"{place} is not writable, so there can be no table at {path}; check its owner")
 
     def _create(self, spec: TableSpec[Any]) -> None:
         statistics = [*spec.statistics, "seq", "version", "updated_at"]
@@ -249,6 +189,8 @@ class Store:
         before = self.version
         with storage_errors(self.uri, "refreshing the table"):
             self.table.update_incremental()
+        if self._folder is not None and not (self._folder / durability.LOG).is_dir():  # deltalake sees "no news"
+            raise TableMissingError(f"the table at {self.uri} is gone; put it back, or open another lake")
         return self.version != before
 
     def append(self, frame: pl.DataFrame, commit_id: str) -> None:
@@ -269,9 +211,30 @@ class Store:
                 post_commithook_properties=_BARE_COMMIT,
             )
         except BaseException as error:
-            if isinstance(error, Exception) or _is_panic(error):
-                raise CommitRefusedError(_plain(error)) from error
+            if isinstance(error, Exception) or is_panic(error):
+                raise CommitRefusedError(plain(error)) from error
             raise
+
+    def sync(self) -> None:
+        """With `durable="power"`, return when all versions that this handle has seen are on the disk.
+
+        Those of others too: what is committed on top of them could not be read without them.
+        """
+        if not self._is_power or self._synced == self.version:
+            return
+        assert self._folder is not None  # noqa: S101 - for the type checker
+        with storage_errors(self.uri, "syncing a commit, which stands, to the disk"):
+            if self._synced is None:
+                durability.sync_log(self._folder)
+            else:
+                durability.sync(self._folder, self._synced, self.version)
+        self._synced = self.version
+
+    def sync_log(self) -> None:
+        """Return when all that the log has by now is on the disk, whoever wrote it; nothing to do elsewhere."""
+        if self._folder is not None:
+            with storage_errors(self.uri, "syncing the log to the disk"):
+                durability.sync_log(self._folder)
 
     def landed(self, commit_id: str, after: int) -> bool:
         """Tell whether the commit with this id is among the versions after `after`, as far as this handle has seen."""
@@ -283,14 +246,46 @@ class Store:
             return any(entry.get(COMMIT_ID) == commit_id for entry in self.table.history(newer))
 
     def set_property(self, name: str, value: str) -> None:
-        """Set one of our own table properties, as a version of its own."""
-        with storage_errors(self.uri, f"setting the property {name}"):
-            self.table.alter.set_table_properties({name: value}, raise_if_not_exists=False)
+        """Set one of our own table properties, as exactly the next version.
+
+        Raises:
+            OvertakenError: Somebody else has committed since this handle looked.
+        """
+        with self._or_overtaken(f"setting the property {name}"):
+            self.table.alter.set_table_properties(
+                {name: value}, raise_if_not_exists=False, commit_properties=CommitProperties(max_commit_retries=0)
+            )
+
+    @contextmanager
+    def _or_overtaken(self, doing: str) -> Iterator[None]:
+        """Tell a commit that lost against others from one that the storage refused: one error stands for both."""
+        before = self.version
+        try:
+            with storage_errors(self.uri, doing):
+                yield
+        except StorageError as error:
+            self.refresh()
+            if self.version != before:
+                raise OvertakenError(str(error)) from error
+            raise
 
     def files(self) -> pl.DataFrame:
         """Return the live files: path, bytes, and min/max of each column that has statistics."""
         with storage_errors(self.uri, "listing the files"):
             return pl.DataFrame(self.table.get_add_actions(flatten=True))
+
+    def files_within(self, low: int, high: int) -> pl.DataFrame:
+        """Return the live files that can hold rows of a stretch of seq."""
+        files = self.files()
+        if "max.seq" not in files.columns:
+            return files
+        apart = (pl.col("max.seq") < low) | (pl.col("min.seq") > high)
+        return files.filter(~apart.fill_null(value=False))
+
+    def begins(self) -> datetime | None:
+        """Return the instant of the oldest row, by the log's statistics; `None` where there is none."""
+        files = self.files()
+        return files["min.updated_at"].min() if "min.updated_at" in files.columns else None  # type: ignore[return-value]
 
     def empty(self) -> pl.DataFrame:
         """Return a frame with the table's columns and no rows."""
@@ -308,11 +303,10 @@ class Store:
 
     def rows_since(self, seq: int, empty: pl.DataFrame) -> pl.DataFrame:
         """Return the rows with a higher seq, in order, from the files that can hold any; never a rescan."""
-        files = self.files()
-        if "max.seq" in files.columns:
-            files = files.filter((pl.col("max.seq") > seq) | pl.col("max.seq").is_null())
         with storage_errors(self.uri, "reading new rows"):
-            return self.scan(files, empty).filter(pl.col("seq") > seq).sort("seq").collect()
+            return (
+                self.scan(self.files_within(seq + 1, _MAX_SEQ), empty).filter(pl.col("seq") > seq).sort("seq").collect()
+            )
 
     def shape(self, small: int) -> Shape:
         """Count the files, and those smaller than `small` bytes."""
@@ -323,27 +317,39 @@ class Store:
         """Merge neighbouring files that are smaller than `target_bytes`; larger ones are left alone.
 
         Not by deltalake's own `optimize.compact`: two of these at once both succeed and leave every row twice (1.6.6;
-        since delta-io/delta-rs#3982 the conflict check passes over removals that change no data). Here a stretch of seq
-        is replaced by the same rows, so that appends may go on beside it, and a second compaction of the stretch is
-        refused.
+        since delta-io/delta-rs#3982 the conflict check passes over removals that change no data).
         """
         for low, high in stretches(self.files(), target_bytes):
-            apart = (pl.col("max.seq") < low) | (pl.col("min.seq") > high)
-            files = self.files().filter(~apart.fill_null(value=False))
             with storage_errors(self.uri, "compacting"):
-                rows = self.scan(files, self.empty()).filter(pl.col("seq").is_between(low, high))
-                write_deltalake(
-                    self.table,
-                    rows.unique("seq").sort("seq").collect(),
-                    mode="overwrite",
-                    predicate=f"seq >= {low} AND seq <= {high}",
-                    post_commithook_properties=_BARE_COMMIT,
-                )
+                rows = self.scan(self.files_within(low, high), self.empty())
+                found = rows.filter(pl.col("seq").is_between(low, high)).unique("seq").sort("seq").collect()
+            self.replace(low, high, found, "compacting")
+
+    def replace(self, low: int, high: int, frame: pl.DataFrame, doing: str) -> None:
+        """Put `frame` in the place of all rows of a stretch of seq, in one commit.
+
+        Appends may go on beside it. Of two replacements of the same rows, the second is refused.
+
+        Raises:
+            OvertakenError: Somebody else has replaced rows of this stretch.
+        """
+        with self._or_overtaken(doing):
+            write_deltalake(
+                self.table,
+                frame,
+                mode="overwrite",
+                predicate=f"seq >= {low} AND seq <= {high}",
+                writer_properties=self._encoding,
+                post_commithook_properties=_BARE_COMMIT,
+            )
 
     def checkpoint(self) -> None:
         """Write a checkpoint, then remove log entries and files past their retention."""
+        self.sync_log()
         with storage_errors(self.uri, "writing a checkpoint"):
             self.table.create_checkpoint()
+            if self._folder is not None:
+                durability.sync_checkpoint(self._folder)  # else a power cut could leave neither it nor the entries
             self.table.cleanup_metadata()
 
     def vacuum(self) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from types import TracebackType
 from typing import Any, ClassVar, Generic, Self
 
 from v6kit.clock import Clock
+from v6kit.ledger.durability import Durable
 from v6kit.ledger.ledger import Ledger
+from v6kit.ledger.retention import Pruned
 from v6kit.ledger.spec import Decision, Moment, ResultT, Rows, RowT, StateT, TableSpec
 
 
@@ -20,6 +23,10 @@ class LedgerTable(Generic[RowT, StateT]):
         uri: A local path, or any URI that deltalake takes.
         storage_options: For object stores; never shown.
         clock: Tells the time; default the system's.
+        durable: `process`: what has returned survives the end of the process, `kill -9` included; `power`: a power cut
+            as well, since data, log and folders are synced to the disk first. An object store always does.
+        history_days: Prune by itself what is older, see `prune`; kept with the table, for every process. `None` leaves
+            it as it is: at first, nothing is ever forgotten.
     """
 
     SPEC: ClassVar[TableSpec[Any]]  # a class variable cannot name the class's own row type
@@ -30,10 +37,18 @@ class LedgerTable(Generic[RowT, StateT]):
         *,
         storage_options: Mapping[str, str] | None = None,
         clock: Clock | None = None,
+        durable: Durable = "process",
+        history_days: int | None = None,
     ) -> None:
         self.clock = clock or Clock()
         self.ledger: Ledger[RowT, StateT] = Ledger(
-            uri, self.SPEC, self._new_state, storage_options=storage_options, clock=self.clock
+            uri,
+            self.SPEC,
+            self._new_state,
+            storage_options=storage_options,
+            clock=self.clock,
+            durable=durable,
+            history_days=history_days,
         )
         self.ledger.on_commit(self._committed)
 
@@ -71,6 +86,27 @@ class LedgerTable(Generic[RowT, StateT]):
     async def refresh(self) -> bool:
         """Take in what other processes have committed; returns whether there was anything."""
         return await asyncio.wrap_future(self.ledger.refresh())
+
+    async def prune(self, before: datetime) -> Pruned:
+        """Forget the past before an instant: states that were superseded, and what had finished by then.
+
+        What is current stays, however old. Time travel begins at `before` from now on. The rows' files leave the disk
+        an hour later. Others may go on working meanwhile.
+
+        Args:
+            before: An aware instant that is not in the future.
+
+        Returns:
+            How many rows were removed, and where the history begins now.
+
+        Raises:
+            StorageError: The storage failed, or others won every round; upkeep finishes what was begun.
+            ValueError: The instant is naive, or in the future.
+        """
+        await self.initialize()
+        pruned = await asyncio.wrap_future(self.ledger.prune(before))
+        await self.refresh()
+        return pruned
 
     async def close(self) -> None:
         """Finish what is under way and let go of the table; idempotent."""

@@ -17,7 +17,7 @@ import polars as pl
 
 from v6kit.clock import Clock
 from v6kit.contracts import check_int, check_text
-from v6kit.ledger import Decision, LedgerTable, Moment
+from v6kit.ledger import Decision, Durable, LedgerTable, Moment
 from v6kit.queue import decisions
 from v6kit.queue.ids import RequestIds
 from v6kit.queue.intake import MANY, as_wanted, check_small, check_span
@@ -50,6 +50,8 @@ class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
         clock: Tells the time; default the system's.
         backoff: How long a retry waits.
         aging_after: Requests that have waited longer are claimed as if their priority were 1; `None`: never.
+        durable: `process` or `power`; as in `LedgerTable`.
+        history_days: How long to remember; as in `LedgerTable`.
     """
 
     SPEC = SPEC
@@ -63,8 +65,10 @@ class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
         clock: Clock | None = None,
         backoff: Backoff | None = None,
         aging_after: timedelta | None = None,
+        durable: Durable = "process",
+        history_days: int | None = None,
     ) -> None:
-        super().__init__(uri, storage_options=storage_options, clock=clock)
+        super().__init__(uri, storage_options=storage_options, clock=clock, durable=durable, history_days=history_days)
         self.worker_id = check_text("worker_id", worker_id) if worker_id is not None else self.ledger.actor
         self.backoff = backoff or Backoff()
         self.aging_after = check_span("aging_after", aging_after) if aging_after is not None else None

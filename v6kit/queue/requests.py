@@ -106,6 +106,7 @@ SPEC: TableSpec[QueuedPosition] = TableSpec(
     row=QueuedPosition,
     statistics=("request_id",),
     distinct=("request_id", "conid"),
+    finished="status IN ('SUCCESS', 'FAILED', 'CANCELLED')",
 )
 
 

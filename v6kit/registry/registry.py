@@ -18,7 +18,7 @@ import polars as pl
 from v6kit.clock import Clock
 from v6kit.contracts import ActiveContract, check_expiry, check_int, check_text
 from v6kit.errors import StorageError
-from v6kit.ledger import LedgerTable, Rows
+from v6kit.ledger import Durable, LedgerTable, Rows
 from v6kit.registry import decisions
 from v6kit.registry.legs import Legs, as_legs, as_strategy_id, fields_of
 from v6kit.registry.rows import SPEC, RegistryRow, RegistryState, as_rows
@@ -44,6 +44,8 @@ class StrategyRegistry(LedgerTable[RegistryRow, RegistryState]):
         uri: A local path, or any URI that deltalake takes.
         storage_options: For object stores; never shown.
         clock: Tells the time; default the system's.
+        durable: `process` or `power`; as in `LedgerTable`.
+        history_days: How long to remember; as in `LedgerTable`.
 
     Attributes:
         is_active: `is_active(conid) -> bool`: whether any strategy holds the contract. A dictionary's own look-up: no
@@ -58,8 +60,10 @@ class StrategyRegistry(LedgerTable[RegistryRow, RegistryState]):
         *,
         storage_options: Mapping[str, str] | None = None,
         clock: Clock | None = None,
+        durable: Durable = "process",
+        history_days: int | None = None,
     ) -> None:
-        super().__init__(uri, storage_options=storage_options, clock=clock)
+        super().__init__(uri, storage_options=storage_options, clock=clock, durable=durable, history_days=history_days)
         self._active: dict[int, dict[str, RegistryRow]] = {}  # conid → strategy_id → row; written by one thread
         self._listeners: dict[object, OnChange] = {}
         self.is_active: Callable[[int], bool] = _NotOpen(self.uri).__contains__
