@@ -70,6 +70,16 @@ async def test_open_run_look_and_close(tmp_path: Path):
     assert "closed" in repr(desk)
 
 
+async def test_a_desk_remembers_as_long_as_it_is_told(tmp_path: Path):
+    """How long and how durable reaches the tables, all of them or the ones that are named."""
+    async with await opened(tmp_path, history_days={"position_queue": 7}, durable="power") as desk:
+        tables = (desk.registry, desk.queue, desk.positions)
+        assert [table.ledger.property("v6kit.history_days") for table in tables] == ["", "7", ""]
+        assert {table.ledger.durable for table in tables} == {"power"}
+    async with await opened(tmp_path, history_days=30) as desk:
+        assert {table.ledger.property("v6kit.history_days") for table in (desk.registry, desk.queue)} == {"30"}
+
+
 async def test_without_a_broker_the_desk_says_that_it_is_simulated(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """Nobody may take made-up prices for real ones."""
     async with await v6kit.open(tmp_path, gateway=simulated(0)) as desk:
@@ -306,6 +316,9 @@ async def test_a_table_that_is_not_ours_is_refused_and_left_alone(tmp_path: Path
         ({"line_limit": 5}, "leave no line of limit"),
         ({"line_reserve": -1}, "line_reserve must be at least 0"),
         ({"connect_timeout": 0}, "connect_timeout must be finite and greater than 0"),
+        ({"durable": "always"}, "durable must be 'process'"),
+        ({"history_days": 0}, "history_days must be at least 1, got 0"),
+        ({"history_days": {"queue": 3}}, "history_days: there is no table 'queue'; there are active_strategies"),
         ({"broker": "127.0.0.1:1", "gateway": SimulatedGateway(0)}, "gateway goes with broker='simulated' only"),
     ],
 )

@@ -23,12 +23,14 @@ from v6kit.engine import Engine
 from v6kit.errors import StorageError
 from v6kit.gateway import SimulatedGateway
 from v6kit.history import TableHistory
+from v6kit.ledger import Durable
 from v6kit.positions import PositionBook
 from v6kit.queue import PositionQueue
 from v6kit.registry import StrategyRegistry
 from v6kit.sync import CycleReport, PositionStreamer, QueueWorker
 
 _Part = TypeVar("_Part")
+_Table = TypeVar("_Table", StrategyRegistry, PositionQueue, PositionBook)
 
 
 class Desk:
@@ -47,14 +49,25 @@ class Desk:
         *,
         storage_options: Mapping[str, str] | None,
         clock: Clock,
+        durable: Durable,
+        history_days: Mapping[str, int | None],
     ) -> None:
         self.lake = lake
         self.clock = clock
         self._options = storage_options
-        places = {name: f"{lake}/{name}" for name in TABLES}
-        self.registry = StrategyRegistry(places["active_strategies"], storage_options=storage_options, clock=clock)
-        self.queue = PositionQueue(places["position_queue"], storage_options=storage_options, clock=clock)
-        self.positions = PositionBook(places["position_updates"], storage_options=storage_options, clock=clock)
+
+        def made(table: Callable[..., _Table], name: str) -> _Table:
+            return table(
+                f"{lake}/{name}",
+                storage_options=storage_options,
+                clock=clock,
+                durable=durable,
+                history_days=history_days[name],
+            )
+
+        self.registry = made(StrategyRegistry, "active_strategies")
+        self.queue = made(PositionQueue, "position_queue")
+        self.positions = made(PositionBook, "position_updates")
         self._engine = Engine()
         self._gateway: SimulatedGateway | None = None
         self._broker: Broker | None = None

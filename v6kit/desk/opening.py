@@ -10,8 +10,9 @@ from v6kit.broker import Broker, LineBudget
 from v6kit.clock import Clock
 from v6kit.contracts import check_float, check_int, check_text
 from v6kit.desk.desk import Desk
-from v6kit.desk.places import SIMULATED, lake_uri, parse_address
+from v6kit.desk.places import SIMULATED, days_by_table, lake_uri, parse_address
 from v6kit.gateway import SimulatedGateway
+from v6kit.ledger import Durable
 
 DEFAULT_CLIENT_ID = 7
 _LINES_PER_FLOOR = 20
@@ -32,6 +33,8 @@ async def open(  # noqa: A001 - `v6kit.open` is the public name, and this module
     sync_interval: float = 60.0,
     connect_timeout: float = 8.0,
     storage_options: Mapping[str, str] | None = None,
+    durable: Durable = "process",
+    history_days: int | Mapping[str, int] | None = None,
     clock: Clock | None = None,
     gateway: SimulatedGateway | None = None,
 ) -> Desk:
@@ -53,6 +56,11 @@ async def open(  # noqa: A001 - `v6kit.open` is the public name, and this module
         sync_interval: Seconds between two readings of all positions; a quote older than this is to be refreshed.
         connect_timeout: Seconds for connecting, the first positions and the first account update together.
         storage_options: For object stores; never shown.
+        durable: `process`: what has returned survives `kill -9`; `power`: a power cut as well, at the price of a sync
+            per commit. An object store always does.
+        history_days: How far back time travel reaches, for all tables or by table, e.g. `{"position_queue": 30}`; what
+            was superseded or had finished before goes by itself. Kept with the lake. `None` leaves it as it is: at
+            first, nothing is ever forgotten.
         clock: Tells the time; default the system's.
         gateway: A simulated gateway of your own making, with `broker="simulated"`; the desk starts and stops it.
 
@@ -85,7 +93,13 @@ async def open(  # noqa: A001 - `v6kit.open` is the public name, and this module
         )
 
     make_broker("127.0.0.1", 1)  # refuses what is wrong before anything is touched
-    desk = Desk(lake_uri(lake), storage_options=storage_options, clock=clock)
+    desk = Desk(
+        lake_uri(lake),
+        storage_options=storage_options,
+        clock=clock,
+        durable=durable,
+        history_days=days_by_table(history_days),
+    )
     try:
         await asyncio.gather(desk.registry.initialize(), desk.queue.initialize(), desk.positions.initialize())
         await desk._engine.run(  # noqa: SLF001 - this function is the desk's own front door

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from v6kit.contracts import check_int
@@ -27,6 +28,15 @@ def lake_uri(lake: str | os.PathLike[str]) -> str:
     if "://" not in uri and Path(uri).is_file():
         raise StorageError(f"lake must be a folder, but {uri} is a file; choose another path")
     return uri
+
+
+def days_by_table(history_days: int | Mapping[str, int] | None) -> dict[str, int | None]:
+    """Return how many days each table is to remember."""
+    if not isinstance(history_days, Mapping):
+        return dict.fromkeys(TABLES, history_days)
+    if unknown := [name for name in history_days if name not in TABLES]:
+        raise ValueError(f"history_days: there is no table {unknown[0]!r}; there are {', '.join(TABLES)}")
+    return {name: history_days.get(name) for name in TABLES}
 
 
 def parse_address(address: str) -> tuple[str, int]:
