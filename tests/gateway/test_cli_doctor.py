@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 from datetime import date, timedelta
 from pathlib import Path
 
 import polars as pl
+import psutil
 import pytest
 from deltalake import write_deltalake
 from v6kit.cli.doctor import check_lake
@@ -67,6 +69,26 @@ def test_a_healthy_lake_is_told_table_by_table_and_exits_with_0(lake):
         "warn  book               2 positions have no quote yet -> refresh them: v6kit worker",
     ):
         assert said in ran.stdout
+
+
+def test_a_torn_log_is_told_and_left_to_the_next_desk(lake):
+    """A power cut emptied the newest entry: looking says so, opening goes on from what was whole before."""
+    log = lake / "position_queue" / "_delta_log"
+    entry = log / f"{1:020}.json"
+    entry.write_bytes(b"")
+    os.utime(entry, (psutil.boot_time() - 60,) * 2)
+    (torn,) = [each for each in found(lake, Level.WARN) if each.subject == "position_queue"]
+    assert "power cut has torn" in torn.text
+    assert not list(log.glob("*.torn"))
+
+
+async def test_where_the_history_begins_is_told(lake):
+    """After a prune, the doctor names the instant."""
+    async with PositionQueue(lake / "position_queue") as queue:
+        await queue.cancel(list(queue.current()["request_id"]))
+        horizon = (await queue.prune(Clock().now())).horizon
+    (shape, *_) = [each for each in found(lake, Level.OK) if each.subject == "position_queue"]
+    assert f"0 rows in 0 files; history since {horizon.at:%Y-%m-%d %H:%M} UTC" in shape.text
 
 
 def test_looking_changes_nothing(lake):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import polars as pl
+import psutil
 import pytest
 from deltalake import DeltaTable, write_deltalake
 from tallies import count, look
@@ -36,6 +38,14 @@ def data_file(folder: Path, version: int) -> Path:
     """Return the file that a version added."""
     (add,) = durability._adds(durability._parsed(entry(folder, version)))
     return folder / add["path"]
+
+
+def after_restart(folder: Path) -> Path:
+    """Make the log look as if this machine had started since."""
+    before = psutil.boot_time() - 60
+    for path in (folder / "_delta_log").iterdir():
+        os.utime(path, (before, before))
+    return folder
 
 
 def empty(path: Path) -> None:
@@ -74,6 +84,7 @@ def remove(path: Path) -> None:
 def test_a_torn_commit_and_all_after_it_go_aside(make_ledger, folder, caplog, version, part, damage):  # noqa: PLR0917
     """The counts before it are there, nothing of it or after it is; the warning names the table and the entry."""
     damage(part(folder, version))
+    after_restart(folder)
     ledger = make_ledger()
     ledger.open().result()
     assert ledger.read(look) == ({"SPY": version - 1} if version > 1 else {})
@@ -84,9 +95,20 @@ def test_a_torn_commit_and_all_after_it_go_aside(make_ledger, folder, caplog, ve
     assert pl.read_delta(str(folder))["seq"].sort().to_list() == list(range(1, version + 1))
 
 
+@pytest.mark.parametrize("damage", [halve, remove])
+def test_damage_of_any_other_cause_is_an_error_and_moves_nothing(make_ledger, folder, fingerprint, damage):
+    """This machine has not started anew since, so no power cut did it: somebody must look."""
+    damage(data_file(folder, 3))
+    before = fingerprint(folder)
+    with pytest.raises(StorageError, match="reading new rows failed"):
+        make_ledger().open().result()
+    assert fingerprint(folder) == before
+
+
 def test_a_missing_entry_leaves_no_hole(make_ledger, folder):
     """What stands above a gap cannot be read without what is missing."""
     remove(entry(folder, 3))
+    after_restart(folder)
     ledger = make_ledger()
     ledger.open().result()
     assert ledger.read(look) == {"SPY": 2}
@@ -98,6 +120,7 @@ def test_a_torn_checkpoint_goes_aside_while_the_log_has_it_all(make_ledger, fold
     table = DeltaTable(folder)
     table.create_checkpoint()
     damage(next((folder / "_delta_log").glob("*.checkpoint.parquet")))
+    after_restart(folder)
     ledger = make_ledger()
     ledger.open().result()
     assert ledger.read(look) == {"SPY": CHANGES}
@@ -108,6 +131,7 @@ def test_entries_below_a_checkpoint_may_be_torn(make_ledger, folder, fingerprint
     """Nobody reads them, so nothing is moved."""
     DeltaTable(folder).create_checkpoint()
     empty(entry(folder, 2))
+    after_restart(folder)
     before = fingerprint(folder)
     ledger = make_ledger()
     ledger.open().result()
@@ -124,6 +148,7 @@ def test_a_snapshot_that_knows_more_than_the_log_is_not_believed(make_ledger, fo
     snapshot.write(opened(folder), snapshot.Snapshot(*held(ledger)), {})
     ledger.close()
     empty(max((folder / "_delta_log").glob("*.json")))
+    after_restart(folder)
     again = make_ledger()
     again.open().result()
     assert again.read(look) == {"SPY": CHANGES}
@@ -162,6 +187,7 @@ def test_a_foreign_table_is_never_mended(make_ledger, uri, fingerprint):
     write_deltalake(uri, pl.DataFrame({"a": [1]}))
     write_deltalake(uri, pl.DataFrame({"a": [2]}), mode="append")
     halve(entry(Path(uri), 1))
+    after_restart(Path(uri))
     before = fingerprint(uri)
     with pytest.raises(StorageError) as refused:
         make_ledger().open().result()
@@ -172,6 +198,7 @@ def test_a_foreign_table_is_never_mended(make_ledger, uri, fingerprint):
 def test_a_log_without_ground_to_stand_on_is_left_alone(make_ledger, folder, fingerprint):
     """More is missing than a power cut takes: an error that names the place, and nothing moves."""
     remove(entry(folder, 0))
+    after_restart(folder)
     before = fingerprint(folder)
     with pytest.raises(StorageError, match="opening the table failed"):
         make_ledger().open().result()
@@ -188,6 +215,7 @@ def test_a_clean_up_under_way_is_not_taken_for_damage(folder, monkeypatch, finge
         return real(path)
 
     monkeypatch.setattr(durability, "_parsed", cleaned_up_meanwhile)
+    after_restart(folder)
     before = fingerprint(folder).keys()
     durability.mend(folder)
     assert not list((folder / "_delta_log").glob("*.torn"))
@@ -199,6 +227,7 @@ def test_a_table_whose_creation_was_torn_is_made_anew(make_ledger, folder):
     for version in range(1, CHANGES + 1):
         remove(entry(folder, version))
     empty(entry(folder, 0))
+    after_restart(folder)
     ledger = make_ledger()
     assert ledger.submit(count("SPY")).result() == 1
 
@@ -207,6 +236,7 @@ def test_a_lock_that_was_left_behind_stops_nobody(make_ledger, folder):
     """A process that was killed while it mended does not keep the next one from doing it."""
     halve(entry(folder, CHANGES))
     (folder / "_delta_log" / "_mend.lock").touch()
+    after_restart(folder)
     ledger = make_ledger()
     ledger.open().result()
     assert ledger.read(look) == {"SPY": CHANGES - 1}

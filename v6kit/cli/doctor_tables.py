@@ -13,7 +13,10 @@ import polars as pl
 
 from v6kit.cli.findings import Finding, fail, ok, warn
 from v6kit.errors import StorageError, TableMissingError
-from v6kit.ledger import TableSpec, newest_per_key, snapshot
+from v6kit.ledger import Horizon, TableSpec, newest_per_key, snapshot
+from v6kit.ledger.durability import is_torn
+from v6kit.ledger.opening import read_rows
+from v6kit.ledger.place import is_local
 from v6kit.ledger.store import SCHEMA_PROPERTY, Store
 from v6kit.ledger.upkeep import COMMITS_PER_TURN, TARGET_BYTES
 from v6kit.positions import PositionBook
@@ -24,6 +27,7 @@ SPECS: tuple[TableSpec[Any], ...] = (StrategyRegistry.SPEC, PositionQueue.SPEC, 
 TURNS_MISSED = 3  # short-lived processes may miss one; after three, upkeep fails or never runs
 CHECK_STORE = "check the address, and the credentials in the environment"
 CHECK_FOLDER = "see who owns the folder; if it is damaged, restore it from a backup"
+MEND = "open a desk on this lake: the table goes on from what was whole, and the rest is moved aside"
 
 
 class Table(NamedTuple):
@@ -40,7 +44,7 @@ class Table(NamedTuple):
 
 def check_place(uri: str) -> Finding | None:
     """Return why there can be no lake here, or `None`; an object store answers only when its tables are opened."""
-    if "://" in uri:
+    if not is_local(uri):
         return None
     path = Path(uri)
     if not path.exists():
@@ -59,18 +63,21 @@ def check_tables(uri: str) -> tuple[list[Finding], dict[str, Table]]:
     missing: list[str] = []
     for spec in SPECS:
         store = Store(f"{uri}/{spec.name}")
+        if is_local(store.uri) and is_torn(Path(store.uri)):
+            seen.append(warn(spec.name, "a power cut has torn the end of its log", MEND))
+            continue
         try:
             store.open()
             if (foreign := _check_schema(store, spec)) is not None:
                 seen.append(foreign)
                 continue
-            kept = snapshot.read(store, spec, {})
-            seen += _check_shape(store, spec, kept)
-            tables[spec.name] = Table(_read(store, spec, kept), store.properties)
+            seen += _check_shape(store, spec)
+            rows = pl.concat([spec.empty(), *read_rows(store, spec, {}).batches])
+            tables[spec.name] = Table(newest_per_key(rows, spec.key), store.properties)
         except TableMissingError:
             missing.append(spec.name)
         except StorageError as error:
-            seen.append(fail(spec.name, str(error), CHECK_STORE if "://" in uri else CHECK_FOLDER))
+            seen.append(fail(spec.name, str(error), CHECK_STORE if not is_local(uri) else CHECK_FOLDER))
     return seen + _check_missing(uri, missing), tables
 
 
@@ -87,7 +94,7 @@ def _check_missing(uri: str, missing: list[str]) -> list[Finding]:
 def _check_remains(uri: str, name: str) -> Finding:
     """Tell a table that was not made yet from one whose log is gone."""
     remains = (
-        [] if "://" in uri or not Path(uri).is_dir() else [path for path in Path(uri).rglob("*") if path.is_file()]
+        [] if not is_local(uri) or not Path(uri).is_dir() else [path for path in Path(uri).rglob("*") if path.is_file()]
     )
     if remains:
         return fail(
@@ -117,18 +124,20 @@ def _check_schema(store: Store, spec: TableSpec[Any]) -> Finding | None:
     return None
 
 
-def _check_shape(store: Store, spec: TableSpec[Any], kept: snapshot.Snapshot | None) -> list[Finding]:
-    """Return a line on what the table holds, and one on its upkeep."""
+def _check_shape(store: Store, spec: TableSpec[Any]) -> list[Finding]:
+    """Return a line on what the table holds and since when, and one on its upkeep."""
     files = store.files()
     if lost := _lost_files(store, files):
         raise StorageError(f"{len(lost)} of {files.height} data files are missing, such as {lost[0]}")
     rows = int(files["num_records"].sum()) if "num_records" in files.columns else 0
     holds = f"Delta version {store.version}, schema {spec.version}; {rows:,} rows in {files.height} files"
-    return [ok(spec.name, holds), _check_upkeep(store, spec, kept)]
+    if (horizon := Horizon.of(store.properties)) is not None:
+        holds += f"; history since {horizon.at:%Y-%m-%d %H:%M} UTC"
+    return [ok(spec.name, holds), _check_upkeep(store, spec, snapshot.read(store, spec, {}))]
 
 
 def _lost_files(store: Store, files: pl.DataFrame) -> list[str]:
-    if "://" in store.uri:
+    if not is_local(store.uri):
         return []  # asking an object store for each file would take too long; reading tells
     return [path for path in files["path"] if not Path(store.uri, path).is_file()]
 
@@ -137,16 +146,10 @@ def _check_upkeep(store: Store, spec: TableSpec[Any], kept: snapshot.Snapshot | 
     small = store.shape(TARGET_BYTES).small_files
     overdue = TURNS_MISSED * COMMITS_PER_TURN
     facts = [f"{small} small files"]
-    if "://" not in store.uri:
+    if is_local(store.uri):
         facts.append(f"{len(list(Path(store.uri, '_delta_log').glob('*.json')))} log entries")
     facts.append(f"snapshot at seq {kept.seq}" if kept else "no snapshot yet")
     text = f"upkeep: {', '.join(facts)}; due every {COMMITS_PER_TURN} versions"
     if small > overdue or (store.version > overdue and kept is None):
         return warn(spec.name, text, "it is overdue: keep a desk or a worker open on this lake, and read its warnings")
     return ok(spec.name, text)
-
-
-def _read(store: Store, spec: TableSpec[Any], kept: snapshot.Snapshot | None) -> pl.DataFrame:
-    """Return the newest row of each key, by the same short way as opening the ledger takes."""
-    newer = store.rows_since(kept.seq if kept else 0, spec.empty())
-    return newest_per_key(pl.concat([kept.rows, newer]) if kept else newer, spec.key)

@@ -6,7 +6,8 @@ written it back, half a minute later; until then its entry, or the file that it 
 - `sync` is called for every commit with `durable="power"`, and by upkeep of either kind before a checkpoint takes the
   place of log entries: a checkpoint always stands on synced ground;
 - `mend` is called at opening. It moves aside the first entry that is torn and all that follow it, so that a prefix of
-  the history remains. A running writer never leaves a torn entry: it gets its name when it is complete.
+  the history remains. Only what was written before this machine started can have been torn: anything else that is wrong
+  with a log, such as a file that somebody removed, is an error and no reason to move anything.
 
 Source: the system calls of deltalake 1.6.6, and what it makes of torn files (an empty entry passes silently).
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -23,6 +25,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import unquote
 
+import psutil
 from filelock import FileLock
 
 Durable = Literal["process", "power"]
@@ -107,7 +110,7 @@ def mend(folder: Path) -> None:
     Args:
         folder: The table's; it need not exist, and one that is not ours is left alone.
     """
-    if not (folder / LOG).is_dir() or not _torn(folder) or not _is_ours(folder):
+    if not is_torn(folder) or not _is_ours(folder):
         return
     with FileLock(folder / LOG / "_mend.lock"):
         torn = _torn(folder)  # another process may have mended it, and gone on
@@ -124,15 +127,22 @@ def mend(folder: Path) -> None:
     )  # fmt: skip
 
 
+def is_torn(folder: Path) -> bool:
+    """Tell whether the log of a table has something in it that a power cut has torn; reads only."""
+    return (folder / LOG).is_dir() and bool(_torn(folder))
+
+
 def _torn(folder: Path) -> list[Path]:
     """Return what has to go aside, newest first, so that an end in the midst of it leaves a shorter log and no gap."""
     before = _versions(folder), _checkpoints(folder)
     try:
         torn = _look(folder, *before)
+        oldest = min((path.stat().st_mtime for path in torn), default=math.inf)
     except FileNotFoundError:
         return []
     # Where others work on the log right now they have mended it, and what looks like a gap is their clean-up.
-    return torn if before == (_versions(folder), _checkpoints(folder)) else []
+    is_quiet = before == (_versions(folder), _checkpoints(folder))
+    return torn if is_quiet and oldest < psutil.boot_time() else []
 
 
 def _look(folder: Path, versions: list[int], checkpoints: list[Path]) -> list[Path]:

@@ -6,6 +6,8 @@ Reads only. What lies before the table's horizon is not seen, whether its rows h
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -13,31 +15,52 @@ from v6kit.ledger import snapshot
 from v6kit.ledger.faults import storage_errors
 from v6kit.ledger.fold import Fold
 from v6kit.ledger.retention import HORIZON, Horizon
-from v6kit.ledger.spec import RowT, StateT, TableSpec, newest_per_key
+from v6kit.ledger.spec import NO_INSTANT, RowT, StateT, TableSpec, newest_per_key
 from v6kit.ledger.store import Store
 
 _FEW_KEYS = 100
+
+
+class Rows(NamedTuple):
+    """What a state is folded from.
+
+    Attributes:
+        batches: In the order in which they are to be taken in.
+        seq: The last one that was given out; no row need have it any more.
+        updated_at: The instant of that.
+    """
+
+    batches: list[pl.DataFrame]
+    seq: int
+    updated_at: datetime
+
+
+def read_rows(store: Store, spec: TableSpec[Any], storage_options: Mapping[str, str]) -> Rows:
+    """Return the rows that make the current state at the version that the store has seen."""
+    horizon = Horizon.of(store.properties)
+    start = snapshot.read(store, spec, storage_options)
+    if start is None or (horizon is not None and start.seq < horizon.seq):
+        # A snapshot from before the horizon has as pending what may have ended and gone since.
+        begin = (0, NO_INSTANT) if horizon is None else (horizon.seq, horizon.at)
+        start = snapshot.Snapshot(spec.empty(), *begin)
+        newer = store.rows_since(0, spec.empty())
+    else:
+        newer = store.rows_since(start.seq, spec.empty())
+    batches = [start.rows, newer]
+    if horizon is not None:
+        with storage_errors(store.uri, "leaving out what lies before the horizon"):
+            batches = [horizon.keep(rows.lazy(), spec.key).collect().sort("seq") for rows in batches]
+    return Rows([rows for rows in batches if rows.height], start.seq, start.updated_at)
 
 
 def open_fold(
     store: Store, spec: TableSpec[RowT], state: StateT, storage_options: Mapping[str, str]
 ) -> Fold[RowT, StateT]:
     """Fold an empty state up to the version that the store has seen."""
-    properties = store.properties
-    horizon = Horizon.of(properties)
-    fold = Fold(spec, state, properties)
-    rows, seq = spec.empty(), 0
-    start = snapshot.read(store, spec, storage_options)
-    if start is not None and (horizon is None or start.seq >= horizon.seq):
-        rows, seq = start.rows, start.seq
-        fold.start_from(seq, start.updated_at)
-    elif horizon is not None:
-        fold.start_from(horizon.seq, horizon.at)  # no row may be left, and its seq must not be given out again
-    newer = store.rows_since(seq, spec.empty())
-    if horizon is not None:
-        with storage_errors(store.uri, "leaving out what lies before the horizon"):
-            rows, newer = (horizon.keep(part.lazy(), spec.key).collect().sort("seq") for part in (rows, newer))
-    fold.absorb([part for part in (rows, newer) if part.height], store.version)
+    rows = read_rows(store, spec, storage_options)
+    fold = Fold(spec, state, store.properties)
+    fold.start_from(rows.seq, rows.updated_at)
+    fold.absorb(rows.batches, store.version)
     return fold
 
 
