@@ -6,9 +6,11 @@ import asyncio
 import threading
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import polars as pl
 import pytest
+from deltalake import DeltaTable
 from tallies import SPEC, Tallies, count, look
 from v6kit.errors import InvalidTransitionError, RequestNotFoundError, StorageError, VersionUnavailableError
 from v6kit.history import TableHistory
@@ -257,6 +259,35 @@ def test_a_reader_beside_a_prune_never_gets_half_an_answer(aged, clock):
     stop.set()
     reader.join()
     assert wrong == []
+
+
+def test_vacuum_never_takes_what_a_live_reader_or_the_horizon_needs(aged, make_ledger, clock):
+    """However short the files' retention: handles from before it go on, and the horizon's state can be read."""
+    ledger, instants = aged
+    past, sleeper = Past(ledger.uri, SPEC.key, clock=clock), make_ledger()
+    sleeper.open().result()
+    newest = past.as_of(6).select("name", "count")
+    ledger.prune(instants[3]).result()
+    table = DeltaTable(ledger.uri)
+    table.alter.set_table_properties({"delta.deletedFileRetentionDuration": "interval 0 seconds"})
+    for _ in range(2):
+        upkeep.run(Store(ledger.uri, spec=SPEC), ledger._write_snapshot)
+    assert {Path(file).name for file in DeltaTable(ledger.uri).file_uris()} == {
+        file.name for file in Path(ledger.uri).glob("*.parquet")
+    }, "nothing is left on the disk but what the newest version needs"
+    assert past.as_of(6).select("name", "count").equals(newest)
+    assert past.as_of(4)["count"].sort().to_list() == [1, 3]
+    assert sleeper.submit(count("A")).result() == 6
+
+
+def test_files_that_are_replaced_stay_for_an_hour(aged):
+    """A reader of another tool that began before a prune finishes undisturbed."""
+    ledger, instants = aged
+    begun = DeltaTable(ledger.uri).to_pyarrow_dataset()
+    ledger.prune(instants[3]).result()
+    for _ in range(2):
+        upkeep.run(Store(ledger.uri, spec=SPEC), ledger._write_snapshot)
+    assert begun.to_table().num_rows == 6
 
 
 # --- the queue ----------------------------------------------------------------------------------------------------
