@@ -19,6 +19,7 @@ import logging
 import math
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -155,7 +156,16 @@ def _look(folder: Path, versions: list[int], checkpoints: list[Path]) -> list[Pa
     first = _first_torn(folder, ground, versions)
     torn = [_entry(folder, version) for version in reversed(versions) if first is not None and version >= first]
     hint = folder / LOG / _LAST_CHECKPOINT
-    return [*torn, *([hint] if broken and hint.exists() else []), *broken]
+    is_astray = hint.exists() and _hinted(hint) not in {None, *(int(path.name[:20]) for path in whole)}
+    return [*torn, *([hint] if is_astray else []), *broken]
+
+
+def _hinted(hint: Path) -> int | None:
+    """Return the checkpoint that a hint points to; deltalake passes over a hint that cannot be read."""
+    try:
+        return int(json.loads(hint.read_bytes())["version"])
+    except (ValueError, LookupError, TypeError):
+        return None
 
 
 def _is_ours(folder: Path) -> bool:
@@ -174,21 +184,31 @@ def _first_torn(folder: Path, ground: int, versions: list[int]) -> int | None:
             torn = version
             break
         actions[version] = parsed
-    removed = {action["remove"]["path"] for parsed in actions.values() for action in parsed if "remove" in action}
-    for version, parsed in actions.items():
-        live = (add for add in _adds(parsed) if add["path"] not in removed)
-        if not all(_is_whole(folder / unquote(add["path"]), add["size"]) for add in live):
-            return version
-    return torn
+    while True:  # a file that an entry removes is live again when that entry goes
+        removed = {action["remove"]["path"] for parsed in actions.values() for action in parsed if "remove" in action}
+        lacking = [version for version, parsed in actions.items() if not _has_files(folder, parsed, removed)]
+        if not lacking:
+            return torn
+        torn = min(lacking)
+        actions = {version: parsed for version, parsed in actions.items() if version < torn}
+
+
+def _has_files(folder: Path, actions: list[dict[str, Any]], removed: set[str]) -> bool:
+    live = (add for add in _adds(actions) if add["path"] not in removed)
+    return all(_is_whole(folder / unquote(add["path"]), add["size"]) for add in live)
 
 
 def _is_complete(actions: list[dict[str, Any]]) -> bool:
     """Tell whether an entry says all that it says of itself; one may be cut between two lines."""
+    kinds = Counter(kind for action in actions for kind in action)
     info: dict[str, Any] = next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
-    adds = info.get("operationMetrics", {}).get("num_added_files")
-    if adds is not None:
-        return len(list(_adds(actions))) == int(adds)
-    return len(actions) > 1 or str(info.get("operation", "")).startswith("VACUUM")
+    operation, metrics = str(info.get("operation", "")), info.get("operationMetrics", {})
+    for kind, name in (("add", "num_added_files"), ("remove", "num_removed_files")):
+        if name in metrics and kinds[kind] != int(metrics[name]):
+            return False
+    if operation == "CREATE TABLE":
+        return bool(kinds["protocol"] and kinds["metaData"])
+    return len(actions) > 1 or operation.startswith("VACUUM")
 
 
 def _is_whole(path: Path, size: int) -> bool:

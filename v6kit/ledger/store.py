@@ -358,6 +358,7 @@ class Store:
         Must come before a checkpoint: that one forgets replaced files past their retention, removed or not. Where
         somebody keeps files of another kind below the table, or another table, only what was replaced is removed.
         """
+        self.sync_log()  # what took the files' place must be there before they go
         with storage_errors(self.uri, "vacuuming"):
             unknown = self.table.vacuum(dry_run=True, full=True)
             is_ours = all(re.fullmatch(r"part-[^/]*\.parquet", path) for path in unknown)

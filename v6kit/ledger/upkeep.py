@@ -66,7 +66,10 @@ class Upkeep:
         def with_store() -> ResultT:
             store = self._new_store()
             store.open()
-            return step(store)
+            result = step(store)
+            store.refresh()
+            store.sync()  # a caller waits for it, so it is as durable as a change
+            return result
 
         return self._thread.submit(with_store)
 
