@@ -19,6 +19,8 @@ from v6kit.ledger.store import Store
 
 DEADLINE_SECONDS = 30
 
+pytestmark = pytest.mark.usefixtures("no_turns")  # writers are to meet here
+
 
 def raise_instead_of_commit(*_args: Any, **_kwargs: Any) -> None:
     """Fail as a disk does that is full."""

@@ -3,99 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import polars as pl
 import pytest
+from stores.workers import (
+    assert_each_request_ended_once,
+    assert_nothing_twice_and_nothing_lost,
+    crew,
+    history,
+    shares,
+    work_together,
+)
 from v6kit.clock import FakeClock
 from v6kit.ledger.store import Store
 from v6kit.queue import PositionQueue, Status
-from v6kit.queue.requests import SPEC
 
-DRAINER = Path(__file__).with_name("drainer.py")
-ITEMS = 2_000
-DEADLINE_SECONDS = 90
-
-
-@contextmanager
-def worker(uri: str, name: str, task: str) -> Iterator[subprocess.Popen]:
-    """Start a worker process; it is gone afterwards, whatever happened."""
-    command = [sys.executable, str(DRAINER), uri, name, task]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def history(uri: str) -> pl.DataFrame:
-    """Return every row that the table ever got."""
-    return Store(uri).rows_since(0, SPEC.empty())
-
-
-def assert_each_request_ended_once(uri: str, count: int) -> None:
-    """Check the whole past: as many requests as were inserted, each with one end, in an order that makes sense."""
-    rows = history(uri)
-    ends = rows.filter(pl.col("status").is_in(["SUCCESS", "FAILED", "CANCELLED"]))
-    assert rows["request_id"].n_unique() == count
-    assert ends["request_id"].is_unique().all()
-    assert ends.height == count
-    assert rows["seq"].to_list() == list(range(1, rows.height + 1))
-    assert rows["updated_at"].is_sorted()
-    assert rows["version"].is_sorted()
-    claims = rows.filter(pl.col("change") == "CLAIM")
-    assert (claims.group_by("version").agg(pl.col("updated_by").n_unique())["updated_by"] == 1).all()
+BATCH, FAIR_BATCHES = 10, 40
 
 
 @pytest.mark.timeout(180)
-async def test_four_processes_drain_one_queue_without_taking_anything_twice(queue):
-    """2,000 requests, four workers: each is claimed once, by one worker, and ends once."""
-    await queue.insert_many([{"conid": conid, "symbol": "SPY"} for conid in range(1, ITEMS + 1)])
-    with ExitStack() as stack:
-        workers = [stack.enter_context(worker(queue.uri, f"worker-{number}", "drain")) for number in range(4)]
-        outputs = [(await asyncio.to_thread(process.communicate, timeout=DEADLINE_SECONDS))[0] for process in workers]
+@pytest.mark.parametrize("count", [4, 8])
+async def test_processes_drain_one_queue_and_none_of_them_starves(queue, count):
+    """Each request is claimed once and ends once; who gets the least gets at least a quarter of a fair share."""
+    requests = count * FAIR_BATCHES * BATCH
+    await queue.insert_many(pl.DataFrame({"conid": range(1, requests + 1), "symbol": "SPY"}))
+    with crew(queue.uri, *(f"worker-{number}" for number in range(count)), size=BATCH) as workers:
+        taken = await asyncio.to_thread(work_together, workers)
 
-    assert [process.returncode for process in workers] == [0] * 4
-    taken = Counter(int(conid) for output in outputs for conid in output.split())
-    assert taken == Counter(range(1, ITEMS + 1))
-    assert_each_request_ended_once(queue.uri, ITEMS)
+    assert_nothing_twice_and_nothing_lost(taken, requests)
+    assert_each_request_ended_once(queue.uri, requests)
     claims = history(queue.uri).filter(pl.col("change") == "CLAIM")
-    assert claims.height == ITEMS
+    assert claims.height == requests
     assert claims["attempt"].unique().to_list() == [1]
-
-
-@pytest.mark.timeout(120)
-async def test_what_a_killed_worker_held_comes_back_after_its_lease(queue, make_queue):
-    """SIGKILL with a batch in hand: nobody gets it before the lease is over, somebody does afterwards."""
-    ids = await queue.insert_many([{"conid": conid, "symbol": "SPY"} for conid in range(1, 51)])
-    with worker(queue.uri, "doomed", "hold") as process:
-        held = (await asyncio.to_thread(process.stdout.readline)).split()
-        process.kill()
-        await asyncio.to_thread(process.wait)
-    assert len(held) == 20
-
-    clock = FakeClock(datetime.now(UTC))
-    survivor = make_queue(clock=clock, worker_id="survivor")
-    early = await survivor.get_batch(100)
-    assert len(early) == 30
-    assert not {str(item.conid) for item in early} & set(held)
-    await survivor.mark_success(early)
-
-    clock.advance(61)
-    late = await survivor.get_batch(100)
-    assert {str(item.conid) for item in late} == set(held)
-    assert {item.attempt for item in late} == {2}
-    await survivor.mark_success(late)
-    assert sorted(item.request_id for item in early + late) == ids
-    assert_each_request_ended_once(queue.uri, 50)
+    assert shares(taken)[0] >= 0.25, f"parts of a fair share: {shares(taken)}"
 
 
 @pytest.mark.timeout(120)
@@ -103,11 +46,11 @@ async def test_workers_killed_in_the_middle_of_their_commits_lose_nothing(queue,
     """Three busy workers are killed one after the other; a survivor ends what is left."""
     await queue.insert_many([{"conid": conid, "symbol": "SPY"} for conid in range(1, 1_001)])
     for number in range(3):
-        with worker(queue.uri, f"doomed-{number}", "drain") as process:
+        with crew(queue.uri, f"doomed-{number}") as (doomed,):
+            await asyncio.to_thread(doomed.begin)
             for _ in range(3 + number):
-                assert await asyncio.to_thread(process.stdout.readline)
-            process.kill()
-            await asyncio.to_thread(process.wait)
+                assert await asyncio.to_thread(doomed.conids)
+            doomed.kill()
 
     survivor = make_queue(clock=FakeClock(datetime.now(UTC) + timedelta(seconds=61)), worker_id="survivor")
     while batch := await survivor.get_batch(100):

@@ -226,6 +226,11 @@ def _is_whole(path: Path, size: int) -> bool:
 # --- the log's files --------------------------------------------------------------------------------------------------
 
 
+def has_entry(folder: Path, version: int) -> bool:
+    """Tell whether a table's log has an entry of this version."""
+    return _entry(folder, version).exists()
+
+
 def _entry(folder: Path, version: int) -> Path:
     return folder / LOG / f"{version:020}.json"
 

@@ -37,7 +37,7 @@ from v6kit.ledger.durability import Durable, check_durable
 from v6kit.ledger.faults import CommitRefusedError, OvertakenError
 from v6kit.ledger.fold import Fold, Job, Plan, UnreadError
 from v6kit.ledger.opening import has_moved, open_fold, read_keys
-from v6kit.ledger.outcome import landed
+from v6kit.ledger.outcome import commit
 from v6kit.ledger.retention import HISTORY_DAYS, Pruned, obey, prune
 from v6kit.ledger.spec import Decision, Moment, ResultT, Rows, RowT, StateT, TableSpec
 from v6kit.ledger.store import Store
@@ -262,16 +262,19 @@ class Ledger(Generic[RowT, StateT]):
     def _settle(self, jobs: Sequence[Job]) -> Plan:
         """Decide and commit until it holds, or the deadline passes."""
         plan, is_newest = Plan(), False
-        for attempt in self._rounds():
-            with attempt:
-                fold = self._current()
-                plan = self._plan(fold, jobs)
-                if plan.batches:
-                    self._commit(fold, plan)
-                elif not is_newest and self._refresh():
-                    # Nothing to commit, so no commit proves that the state was the newest one.
-                    is_newest = True
-                    raise _OutdatedError
+        with self._store.turn():
+            for attempt in self._rounds():
+                with attempt:
+                    if attempt.retry_state.attempt_number > 1:
+                        self._store.refresh()  # others went on during the wait
+                    fold = self._current()
+                    plan = self._plan(fold, jobs)
+                    if plan.batches:
+                        self._commit(fold, plan)
+                    elif not is_newest and self._refresh():
+                        # Nothing to commit, so no commit proves that the state was the newest one.
+                        is_newest = True
+                        raise _OutdatedError
         self._store.sync()
         return plan
 
@@ -318,21 +321,20 @@ class Ledger(Generic[RowT, StateT]):
         )
 
     def _commit(self, fold: Fold[RowT, StateT], plan: Plan) -> None:
-        commit_id = secrets.token_hex(8)
         try:
             frame = self.spec.gather(plan.batches)
         except Exception as error:
             raise _UnwritableError from error
         try:
-            self._store.append(frame, commit_id)
+            is_plain = commit(self._store, frame, secrets.token_hex(8), self._deadline)
         except CommitRefusedError as error:
-            if not landed(self._store, commit_id, fold.version, error, self._deadline):
-                raise _OutdatedError from error
-            self._follow(self._current)
-        else:
+            raise _OutdatedError from error
+        if is_plain:
             self._follow(lambda: fold.absorb(plan.batches, self._store.version))
             for rows in plan.batches:
                 self._tell(rows)
+        else:
+            self._follow(self._current)
 
     def _follow(self, step: Callable[[], object]) -> None:
         """Take in a commit of our own, which stands: whoever is told now that it failed would do it a second time.
@@ -356,9 +358,10 @@ class Ledger(Generic[RowT, StateT]):
         self._current()
 
     def _put_property(self, name: str, value: str) -> None:
-        for attempt in self._rounds():
-            with attempt:
-                self._store.set_property(name, value)
+        with self._store.turn():
+            for attempt in self._rounds():
+                with attempt:
+                    self._store.set_property(name, value)
         self._store.sync()
 
     def _take_in(self, fold: Fold[RowT, StateT]) -> None:

@@ -72,18 +72,20 @@ class Past:
 
         def look() -> pl.DataFrame:
             horizon = self._horizon()
-            rows = self._rows().filter(pl.col("version") > (horizon.version if horizon is not None else -1))
-            return self._collect(rows.select("version", "updated_at", "change", "updated_by"))
+            rows = self._rows(self._files()).filter(pl.col("version") > (-1 if horizon is None else horizon.version))
+            return self._collect(
+                rows.group_by("version", "change").agg(
+                    pl.col("updated_at").max(), pl.len().alias("rows"), pl.col("updated_by").first()
+                )
+            )
 
-        rows = self._at_one_version(look)
-        verbs = rows.group_by("version", "change").agg(pl.len().alias("count")).sort("version", "change")
-        texts = verbs.group_by("version", maintain_order=True).agg(
-            pl.format("{} {}", "change", "count").str.join(", ").alias("changes")
+        verbs = self._at_one_version(look).sort("version", "change")
+        found = verbs.group_by("version", maintain_order=True).agg(
+            pl.col("updated_at").max(),
+            pl.format("{} {}", "change", "rows").str.join(", ").alias("changes"),
+            pl.col("rows").sum(),
+            pl.col("updated_by").first(),
         )
-        versions = rows.group_by("version").agg(
-            pl.col("updated_at").max(), pl.len().alias("rows"), pl.col("updated_by").first()
-        )
-        found = versions.join(texts, on="version").sort("version")
         return found.select(pl.col(name).cast(kind) for name, kind in VERSIONS_SCHEMA.items())
 
     def as_of(self, when: When) -> pl.DataFrame:
@@ -106,7 +108,7 @@ class Past:
         `name_old`. Book-keeping columns other than `change`, `version` and `updated_at` are left out.
         """
         first, second = as_moment(old), as_moment(new)
-        before, after = self._at_one_version(lambda: (self._as_of(first), self._as_of(second)))
+        before, after = self._at_one_version(lambda: self._sides(first, second))
         keep = [name for name in after.columns if name not in ("seq", "updated_by")]
         both = after.select(keep).join(
             before.select(keep), on=list(self.key), how="full", suffix="_old", coalesce=True, nulls_equal=True
@@ -132,7 +134,12 @@ class Past:
         if len(key) != len(self.key):
             raise ValueError(f"key must be {len(self.key)} value(s) for {', '.join(self.key)}, got {key!r}")
         names_it = pl.all_horizontal(pl.col(name) == value for name, value in zip(self.key, key, strict=True))
-        states = self._at_one_version(lambda: self._collect(self._seen(self._rows().filter(names_it)))).sort("seq")
+
+        def look() -> pl.DataFrame:
+            rows = self._rows(self._files(self.key[0], low=key[0], high=key[0]))
+            return self._collect(self._seen(rows.filter(names_it)))
+
+        states = self._at_one_version(look).sort("seq")
         until = pl.col("updated_at").shift(-1)
         return states.with_columns(until.alias("until"), (until - pl.col("updated_at")).alias("lasted"))
 
@@ -153,11 +160,21 @@ class Past:
     def _horizon(self) -> Horizon | None:
         return Horizon.of(self._store.properties)
 
-    def _rows(self) -> pl.LazyFrame:
+    def _files(self, column: str = "", *, low: Any = None, high: Any = None) -> pl.DataFrame:  # noqa: ANN401
+        """Return the files in the order of seq; only those that may hold such values of a column with statistics."""
+        files = self._store.files()
+        if f"min.{column}" in files.columns:
+            apart = pl.lit(value=False)
+            apart |= pl.col(f"min.{column}") > high if high is not None else apart
+            apart |= pl.col(f"max.{column}") < low if low is not None else apart
+            files = self._collect(files.lazy().filter(~apart.fill_null(value=False)))
+        return files.sort("min.seq") if "min.seq" in files.columns else files
+
+    def _rows(self, files: pl.DataFrame) -> pl.LazyFrame:
         empty = self._store.empty()
         if missing := [name for name in (*self.key, *STAMP) if name not in empty.columns]:
             raise ValueError(f"the table at {self.uri} has no column {', '.join(missing)}, so it is no ledger")
-        return self._store.scan(self._store.files(), empty)
+        return self._store.scan(files, empty)
 
     def _seen(self, rows: pl.LazyFrame) -> pl.LazyFrame:
         """Leave out what lies before the horizon and has not been removed yet."""
@@ -169,10 +186,31 @@ class Past:
             return rows.collect()
 
     def _as_of(self, moment: int | datetime) -> pl.DataFrame:
-        condition = self._at_version(moment) if isinstance(moment, int) else self._at_instant(moment)
-        return newest_per_key(self._collect(self._seen(self._rows().filter(condition))), self.key)
+        column = self._check(moment)
+        rows = self._rows(self._files(column, high=moment)).filter(pl.col(column) <= moment)
+        return newest_per_key(self._collect(self._seen(rows)), self.key)
 
-    def _at_version(self, version: int) -> pl.Expr:
+    def _sides(self, first: int | datetime, second: int | datetime) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Return what the ledger held at two moments, of the keys that changed in between."""
+        is_first, is_second = (pl.col(self._check(moment)) <= moment for moment in (first, second))
+        rows = self._rows(self._files())
+        changed = self._collect(rows.filter(is_first ^ is_second).select(self.key).unique())
+        states = self._collect(
+            self._seen(
+                rows.filter(is_first | is_second).join(changed.lazy(), on=list(self.key), how="semi", nulls_equal=True)
+            )
+        )
+        return newest_per_key(states.filter(is_first), self.key), newest_per_key(states.filter(is_second), self.key)
+
+    def _check(self, moment: int | datetime) -> str:
+        """Return the column that tells which rows there were at a moment, or refuse it."""
+        if isinstance(moment, int):
+            self._check_version(moment)
+            return "version"
+        self._check_instant(moment)
+        return "updated_at"
+
+    def _check_version(self, version: int) -> None:
         horizon, newest = self._horizon(), self._store.version
         oldest = 0 if horizon is None else horizon.version
         if not oldest <= version <= newest:
@@ -180,12 +218,11 @@ class Past:
             raise VersionUnavailableError(
                 f"version {version} of {self.uri} {why}; there are {oldest} to {newest}", oldest=oldest, newest=newest
             )
-        return pl.col("version") <= version
 
-    def _at_instant(self, instant: datetime) -> pl.Expr:
+    def _check_instant(self, instant: datetime) -> None:
         horizon = self._horizon()
         span = self._collect(
-            self._rows().select(
+            self._rows(self._files()).select(
                 pl.col("updated_at").min().alias("first"),
                 pl.col("updated_at").max().alias("last"),
                 pl.col("version").min().alias("oldest"),
@@ -211,7 +248,6 @@ class Past:
                 oldest=span["oldest"],
                 newest=span["newest"],
             )
-        return pl.col("updated_at") <= instant
 
 
 def as_moment(when: When) -> int | datetime:

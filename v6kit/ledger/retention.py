@@ -123,7 +123,10 @@ def _announce(store: Store, spec: TableSpec[Any], before: datetime) -> Horizon |
         return known
     version, seq, at = newest
     horizon = Horizon(version, seq, at, spec.finished)
-    store.set_property(HORIZON, horizon.text())
+    with store.turn():
+        if Horizon.of(store.properties) != known:
+            raise OvertakenError(f"the horizon of {store.uri} was moved by somebody else")
+        store.set_property(HORIZON, horizon.text())
     return horizon
 
 
@@ -148,5 +151,5 @@ def _remove(store: Store, spec: TableSpec[Any], horizon: Horizon) -> int:
 
 
 def _note(store: Store, horizon: Horizon) -> None:
-    store.refresh()
-    store.set_property(_REMOVED, str(horizon.seq))
+    with store.turn():
+        store.set_property(_REMOVED, str(horizon.seq))

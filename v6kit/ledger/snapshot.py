@@ -7,6 +7,7 @@ foreign one costs time and nothing else.
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from collections.abc import Mapping
@@ -21,8 +22,7 @@ from v6kit.ledger.spec import TableSpec
 from v6kit.ledger.store import Store
 
 FOLDER = "_snapshot"  # a leading underscore hides it from readers and from vacuum
-_TABLE_ID, _SEQ, _UPDATED_AT, _SUM = "v6kit.table", "v6kit.seq", "v6kit.updated_at", "v6kit.sum_of_seq"
-_RECENT, _TRIES = 10, 10
+_ABOUT = "_about"  # the column that only one row has: it says what the others are, and goes with them in one commit
 _log = logging.getLogger("v6kit.ledger")
 
 
@@ -38,9 +38,9 @@ def write(ledger: Store, snapshot: Snapshot, options: Mapping[str, str]) -> None
     """Replace the snapshot of `ledger`."""
     ledger.sync_log()  # else the snapshot might survive a power cut that takes the rows it was made of
     beside = Store(f"{ledger.uri}/{FOLDER}", options)
-    seen = {_SEQ: str(snapshot.seq), _UPDATED_AT: snapshot.updated_at.isoformat(), _SUM: _sum(snapshot.rows)}
+    about = {"table": ledger.table_id, "seq": snapshot.seq, "updated_at": snapshot.updated_at.isoformat()}
     _clear_if_torn(beside)
-    beside.overwrite(snapshot.rows, {_TABLE_ID: ledger.table_id, **seen})
+    beside.overwrite(pl.concat([snapshot.rows, pl.DataFrame({_ABOUT: [json.dumps(about)]})], how="diagonal"))
     beside.open()
     beside.vacuum()
     beside.checkpoint()
@@ -63,38 +63,16 @@ def read(ledger: Store, spec: TableSpec[Any], options: Mapping[str, str]) -> Sna
     """Return the snapshot of `ledger`, or `None` where there is none that fits this table and schema."""
     beside = Store(f"{ledger.uri}/{FOLDER}", options)
     try:
-        commit = _newest(beside)
-        if commit.get(_TABLE_ID) != ledger.table_id:
+        beside.open()
+        columns = spec.empty().with_columns(pl.Series(_ABOUT, [], pl.String))
+        held = beside.scan(beside.files(), columns).collect()
+        about = json.loads(held[_ABOUT].drop_nulls().item())
+        if about["table"] != ledger.table_id:
             return None
-        rows = beside.scan(beside.files(), spec.empty()).collect()
-        _check_sum(rows, commit[_SUM])
-        return Snapshot(rows.sort("seq"), int(commit[_SEQ]), datetime.fromisoformat(commit[_UPDATED_AT]))
+        rows = held.filter(pl.col(_ABOUT).is_null()).drop(_ABOUT)
+        return Snapshot(rows.sort("seq"), int(about["seq"]), datetime.fromisoformat(about["updated_at"]))
     except TableMissingError:
         return None
     except (StorageError, pl.exceptions.PolarsError, OSError, LookupError, ValueError) as error:
         _log.warning("the snapshot at %s cannot be read, so the whole ledger is folded: %s", beside.uri, error)
         return None
-
-
-def _sum(rows: pl.DataFrame) -> str:
-    """Return what tells these rows from those of any other moment."""
-    return str(rows["seq"].sum())
-
-
-def _check_sum(rows: pl.DataFrame, expected: str) -> None:
-    if _sum(rows) != expected:  # a power cut may mix two moments
-        raise StorageError("its rows are not those that its commit names")
-
-
-def _newest(beside: Store) -> dict[str, Any]:
-    """Return the commit that wrote the rows which the handle sees; others may be writing the next one right now.
-
-    Raises:
-        StorageError: It is replaced faster than it can be read.
-    """
-    for _ in range(_TRIES):
-        # A vacuum that removed something has left commits of its own on top of the snapshot's.
-        commit = next((commit for commit in beside.commits(_RECENT) if _SEQ in commit), {})
-        if not beside.refresh():  # else the log, which knows no handle's version, told of rows that are not these
-            return commit
-    raise StorageError(f"the snapshot at {beside.uri} is replaced faster than it can be read")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import polars as pl
@@ -22,6 +22,9 @@ STAMP: Mapping[str, pl.DataType] = {
     "updated_by": pl.String(),
 }
 
+
+_MICROSECOND = timedelta(microseconds=1)
+_NEARBY_ROWS = 30_000
 
 RowT = TypeVar("RowT", bound=tuple[Any, ...])  # a named tuple: the domain's fields, then those of STAMP
 ResultT = TypeVar("ResultT")
@@ -68,9 +71,10 @@ class TableSpec(Generic[RowT]):
 
     def to_frame(self, rows: Sequence[RowT]) -> pl.DataFrame:
         """Return rows as a frame in the table's column order."""
-        order = self.row_fields()
-        schema = {name: self.columns[name] for name in order}
-        return pl.DataFrame(rows, schema=schema, orient="row").select(list(self.columns))
+        if not rows:
+            return self.empty()
+        values = dict(zip(self.row_fields(), zip(*rows, strict=True), strict=True))
+        return pl.DataFrame([_series(name, values[name], kind) for name, kind in self.columns.items()])
 
     def gather(self, batches: Sequence[Rows[RowT]]) -> pl.DataFrame:
         """Return several batches as one frame."""
@@ -79,7 +83,27 @@ class TableSpec(Generic[RowT]):
 
     def to_rows(self, frame: pl.DataFrame) -> list[RowT]:
         """Return a frame's rows in memory, in the frame's order."""
-        return [self.row(*values) for values in frame.select(self.row_fields()).iter_rows()]
+        columns = [_values(frame[name]) for name in self.row_fields()]
+        return [self.row(*values) for values in zip(*columns, strict=True)]
+
+
+def _series(name: str, values: Sequence[Any], kind: pl.DataType) -> pl.Series:
+    """Return values as a column; instants by way of integers, since they repeat, and Polars takes a µs for each."""
+    if kind != INSTANT:
+        return pl.Series(name, values, kind)
+    known: dict[datetime | None, int | None] = {
+        value: (value - NO_INSTANT) // _MICROSECOND for value in {*values} - {None}
+    }
+    return pl.Series(name, [known.get(value) for value in values], pl.Int64()).cast(INSTANT)
+
+
+def _values(column: pl.Series) -> list[Any]:
+    """Return a column as values; instants likewise."""
+    if column.dtype != INSTANT:
+        return column.to_list()
+    numbers = column.to_physical()
+    known = {number: NO_INSTANT + number * _MICROSECOND for number in numbers.unique().drop_nulls()}
+    return [known.get(number) for number in numbers.to_list()]
 
 
 class Moment(NamedTuple):
@@ -127,4 +151,27 @@ StateT = TypeVar("StateT", bound="State[Any]")
 
 def newest_per_key(rows: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
     """Return the row with the highest seq of each key, in seq order."""
-    return rows.sort("seq").unique(subset=list(key), keep="last", maintain_order=True).sort("seq")
+    if not rows["seq"].is_sorted():
+        rows = rows.sort("seq")
+    return rows.filter(_is_newest([rows[name] for name in key]))
+
+
+def _is_newest(keys: Sequence[pl.Series]) -> pl.Series:
+    """Tell of each row whether its key, one value per column, does not come again.
+
+    In two steps, since a table of keys that fits a processor's cache is three times as fast as one that does not, and
+    most rows of a key stand near to each other. What is left are nearly as many keys as rows: one whose hash is its
+    alone does not come again, and the few others are compared. All of it series by series: a query that only hands a
+    column on takes twice as long as these steps (measured with polars 2.1 on 3 million rows).
+    """
+    whole = keys[0] if len(keys) == 1 else pl.struct(*keys, eager=True)
+    blocks = [whole.slice(first, _NEARBY_ROWS) for first in range(0, max(whole.len(), 1), _NEARBY_ROWS)]
+    is_newest = pl.concat([block.is_last_distinct() for block in blocks], rechunk=True)
+    hashes = keys[0].filter(is_newest).hash()
+    for number, column in enumerate(keys[1:], 1):
+        hashes ^= column.filter(is_newest).hash(number)
+    is_shared = hashes.is_in(hashes.filter(~hashes.is_last_distinct()).implode())
+    if is_shared.any():
+        is_last = whole.filter(is_newest).filter(is_shared).is_last_distinct()
+        is_newest = is_newest.scatter(is_newest.arg_true().filter(is_shared).filter(~is_last), values=False)
+    return is_newest

@@ -29,10 +29,10 @@ from deltalake import (
 from deltalake.exceptions import DeltaError
 
 from v6kit.errors import SchemaMismatchError, StorageError, TableMissingError
-from v6kit.ledger import durability
-from v6kit.ledger.durability import Durable
+from v6kit.ledger.disk import Disk
+from v6kit.ledger.durability import LOG, Durable
 from v6kit.ledger.faults import CommitRefusedError, OvertakenError, is_panic, plain, storage_errors
-from v6kit.ledger.place import check_local_path, is_local, normalise, refuse_unsafe
+from v6kit.ledger.place import check_local_path, is_local, normalise, options_for_polars, refuse_unsafe
 from v6kit.ledger.spec import TableSpec
 
 SCHEMA_PROPERTY = "v6kit.schema"
@@ -42,6 +42,8 @@ LOG_RETENTION = timedelta(minutes=10)
 FILE_RETENTION = timedelta(hours=1)
 # One commit lists the whole log two or three times on a local disk; checkpoint and clean-up belong to upkeep.
 _BARE_COMMIT = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+# Upkeep yields to every append, and 15 retries, the default, are used up by a writer that commits every 15 ms.
+_PATIENT = CommitProperties(max_commit_retries=100)
 _RETENTION: dict[str, str | None] = {
     "delta.logRetentionDuration": f"interval {int(LOG_RETENTION.total_seconds())} seconds",
     "delta.deletedFileRetentionDuration": f"interval {int(FILE_RETENTION.total_seconds())} seconds",
@@ -90,11 +92,10 @@ class Store:
         self.uri = normalise(uri)
         self._options = dict(storage_options or {})
         refuse_unsafe(self.uri, self._options)
+        self._polars_options = options_for_polars(self._options) or None
         self._handle: DeltaTable | None = None
         self._encoding = WriterProperties() if spec is None else encoding_of(spec)
-        self._folder = Path(self.uri) if is_local(self.uri) else None
-        self._is_power = durable == "power" and self._folder is not None  # an object store has it when it answers
-        self._synced: int | None = None
+        self._disk = Disk(Path(self.uri), durable) if is_local(self.uri) else None
 
     def __repr__(self) -> str:
         return f"Store({self.uri!r})"
@@ -130,9 +131,8 @@ class Store:
     def open_or_create(self, spec: TableSpec[Any]) -> None:
         """Open the table, or create it empty; refuse one that is not of this kind and touch nothing."""
         check_local_path(self.uri)
-        if self._folder is not None:
-            with storage_errors(self.uri, "looking for what a power cut has torn"):
-                durability.mend(self._folder)
+        if self._disk is not None:
+            self._disk.mend()
         try:
             self.open()
         except TableMissingError:
@@ -155,6 +155,8 @@ class Store:
                     configuration=configuration,
                     storage_options=self._options or None,
                     raise_if_key_not_exists=False,  # v6kit.schema is no property of Delta's own
+                    # Else a creation that comes second becomes the next version, with properties that begin anew.
+                    commit_properties=CommitProperties(max_commit_retries=0),
                 )
             except DeltaError:
                 # Two processes open a new lake at once: the second finds the first one's table.
@@ -189,9 +191,20 @@ class Store:
         before = self.version
         with storage_errors(self.uri, "refreshing the table"):
             self.table.update_incremental()
-        if self._folder is not None and not (self._folder / durability.LOG).is_dir():  # deltalake sees "no news"
-            raise TableMissingError(f"the table at {self.uri} is gone; put it back, or open another lake")
+        if self._disk is not None:
+            self._disk.check_is_there()
         return self.version != before
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait for one's turn among the writers of a local table, and be up to date then; elsewhere do nothing."""
+        if self._disk is None or self._handle is None:
+            yield
+            return
+        with self._disk.turn():
+            if self._disk.has_version(self.version + 1):
+                self.refresh()
+            yield
 
     def append(self, frame: pl.DataFrame, commit_id: str) -> None:
         """Append as exactly the next version: nobody else may have committed since this handle looked.
@@ -216,34 +229,28 @@ class Store:
             raise
 
     def sync(self) -> None:
-        """With `durable="power"`, return when all versions that this handle has seen are on the disk.
-
-        Those of others too: what is committed on top of them could not be read without them.
-        """
-        if not self._is_power or self._synced == self.version:
-            return
-        assert self._folder is not None  # noqa: S101 - for the type checker
-        with storage_errors(self.uri, "syncing a commit, which stands, to the disk"):
-            if self._synced is None:
-                durability.sync_log(self._folder)
-            else:
-                durability.sync(self._folder, self._synced, self.version)
-        self._synced = self.version
+        """With `durable="power"`, return when all versions that this handle has seen are on the disk."""
+        if self._disk is not None:
+            self._disk.sync(self.version)
 
     def sync_log(self) -> None:
-        """Return when all that the log has by now is on the disk, whoever wrote it; nothing to do elsewhere."""
-        if self._folder is not None:
-            with storage_errors(self.uri, "syncing the log to the disk"):
-                durability.sync_log(self._folder)
+        """Return when all that the log has by now is on the disk, whoever wrote it."""
+        if self._disk is not None:
+            self._disk.sync_log()
 
     def landed(self, commit_id: str, after: int) -> bool:
-        """Tell whether the commit with this id is among the versions after `after`, as far as this handle has seen."""
-        newer = self.version - after
-        if newer <= 0:
+        """Tell whether the version after `after` is the commit with this id, as far as this handle has seen."""
+        if self.version <= after:
             return False
+        # Not by history(): it waits for the store with the GIL held (1.6.6), and every event loop would wait too.
+        entry = f"{self.uri}/{LOG}/{after + 1:020}.json"
+        wanted = {"commitInfo": pl.Struct({COMMIT_ID: pl.String})}
         with storage_errors(self.uri, "reading the log"):
-            # Versions that this handle has not seen come on top of the limit, so ours is among them in any case.
-            return any(entry.get(COMMIT_ID) == commit_id for entry in self.table.history(newer))
+            try:
+                found = pl.scan_ndjson(entry, schema=wanted, storage_options=self._polars_options).collect()
+            except FileNotFoundError:
+                return False  # cleaned up since, so it is older than any commit of which this could be asked
+        return commit_id in found["commitInfo"].struct.field(COMMIT_ID)
 
     def set_property(self, name: str, value: str) -> None:
         """Set one of our own table properties, as exactly the next version.
@@ -298,7 +305,7 @@ class Store:
         paths = [f"{self.uri}/{path}" for path in files["path"]]
         # A table that was migrated has older files without the newer columns.
         return pl.scan_parquet(
-            paths, schema=dict(empty.schema), missing_columns="insert", storage_options=self._options or None
+            paths, schema=dict(empty.schema), missing_columns="insert", storage_options=self._polars_options
         )
 
     def rows_since(self, seq: int, empty: pl.DataFrame) -> pl.DataFrame:
@@ -340,6 +347,7 @@ class Store:
                 mode="overwrite",
                 predicate=f"seq >= {low} AND seq <= {high}",
                 writer_properties=self._encoding,
+                commit_properties=_PATIENT,
                 post_commithook_properties=_BARE_COMMIT,
             )
 
@@ -348,8 +356,8 @@ class Store:
         self.sync_log()
         with storage_errors(self.uri, "writing a checkpoint"):
             self.table.create_checkpoint()
-            if self._folder is not None:
-                durability.sync_checkpoint(self._folder)  # else a power cut could leave neither it nor the entries
+            if self._disk is not None:
+                self._disk.sync_checkpoint()
             self.table.cleanup_metadata()
 
     def vacuum(self) -> None:
@@ -362,9 +370,11 @@ class Store:
         with storage_errors(self.uri, "vacuuming"):
             unknown = self.table.vacuum(dry_run=True, full=True)
             is_ours = all(re.fullmatch(r"part-[^/]*\.parquet", path) for path in unknown)
-            self.table.vacuum(dry_run=False, full=is_ours, post_commithook_properties=_BARE_COMMIT)
+            self.table.vacuum(
+                dry_run=False, full=is_ours, commit_properties=_PATIENT, post_commithook_properties=_BARE_COMMIT
+            )
 
-    def overwrite(self, frame: pl.DataFrame, metadata: Mapping[str, str]) -> None:
+    def overwrite(self, frame: pl.DataFrame) -> None:
         """Replace the whole table by `frame` in one commit, and create it if need be."""
         with storage_errors(self.uri, "writing the snapshot"):
             write_deltalake(
@@ -374,16 +384,7 @@ class Store:
                 schema_mode="overwrite",  # the ledger's schema may have grown since
                 configuration=_RETENTION,
                 storage_options=self._options or None,
-                commit_properties=CommitProperties(custom_metadata=dict(metadata)),
             )
-
-    def commits(self, limit: int) -> list[dict[str, Any]]:
-        """Return what the newest commits say of themselves, newest first.
-
-        These are the log's newest `limit`, and all that came after the version that this handle has seen.
-        """
-        with storage_errors(self.uri, "reading the log"):
-            return list(self.table.history(limit))
 
 
 def stretches(files: pl.DataFrame, target_bytes: int) -> list[tuple[int, int]]:

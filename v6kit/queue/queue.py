@@ -278,16 +278,20 @@ class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
         settled = await self._change(
             partial(decisions.settle, outcomes=fenced, backoff=self.backoff, refuse_stale=refuse_stale)
         )
-        for done in settled.settled:
-            if claim_id := self._claims.get(done):
-                self._ended[done] = claim_id
+        # A newer claim of the same request that this object holds is not what was settled, or found stale, here.
+        over = {known: claim for _, known, claim in fenced if claim is not None and self._claims.get(known) == claim}
+        self._ended.update((done, over[done]) for done in settled.settled if done in over)
         for done in tuple(self._ended)[: max(len(self._ended) - _ENDED_HELD, 0)]:
             self._ended.pop(done, None)
-        self._drop([*settled.settled, *settled.stale])
+        self._drop(over)
         return settled
 
     def _fence(self, items: Claims) -> dict[str, str | None]:
-        return dict(map(self._claim_of, as_list(items)))
+        claims: dict[str, str | None] = {}
+        for known, claim_id in map(self._claim_of, as_list(items)):
+            if claims.setdefault(known, claim_id) != claim_id:
+                claims[known] = None  # two claims of one request: one of them at least is not current
+        return claims
 
     def _claim_of(self, item: QueuedPosition | str) -> tuple[str, str | None]:
         if isinstance(item, QueuedPosition):

@@ -24,6 +24,7 @@ FINISHED_HELD = 10_000
 _BULK_ROWS = 4 * BLOCK_ROWS  # from here on a frame is cheaper than rows
 _ENTRIES_PER_LIVE, _ENTRIES_SPARE = 4, 4_096
 _MINUTE = timedelta(minutes=1)
+_LAST_ID = "~"  # sorts behind all others
 
 
 class QueueState:
@@ -91,14 +92,17 @@ class QueueState:
         aged = lowest_id(now - aging_after) if aging_after is not None else ""
         chosen: dict[str, QueuedPosition] = {}
         while len(chosen) < limit and (number := self._next_priority(priority, aged)) is not None:
-            request_id = heapq.heappop(self._ready[number])
-            item = self.get(request_id)
-            if item is None or item.priority != number or item.status not in LIVE:
-                continue
-            if item.is_due(now):
-                chosen[request_id] = item
-            else:
-                self._delay(item)  # claimed since, or the clock went back
+            heap, end = self._ready[number], self._end_of_lead(number, aged)
+            while True:
+                request_id = heapq.heappop(heap)
+                item = self.get(request_id)
+                if item is not None and item.priority == number and item.status in LIVE:
+                    if item.is_due(now):
+                        chosen[request_id] = item
+                    else:
+                        self._delay(item)  # claimed since, or the clock went back
+                if not heap or heap[0] >= end or len(chosen) == limit:
+                    break
         for item in chosen.values():
             heapq.heappush(self._ready[item.priority], item.request_id)  # still due until a commit says otherwise
         return list(chosen.values())
@@ -111,6 +115,7 @@ class QueueState:
             by_status[status] += count
             if status in LIVE:
                 by_priority[number] += count
+        self._next_priority(None, "")  # brings the heads of bulk inserts among what is ready
         pending = list(filter(is_pending, map(self._oldest, [*self._ready])))
         pending += filter(is_pending, (self._items.get(request_id) for _, request_id in self._delayed))
         leased = self._expired.union(request_id for until, request_id in self._leases if until <= now)
@@ -282,11 +287,16 @@ class QueueState:
         heads = {number: heap[0] for number, heap in self._ready.items() if heap and only in (None, number)}
         return min(heads, key=lambda n: (ACTIVE_PRIORITY if heads[n] < aged else n, heads[n]), default=None)
 
+    def _end_of_lead(self, number: int, aged: str) -> str:
+        """Return the id before which all requests of the next priority come first; empty: only the very next does."""
+        if aged:
+            return ""
+        return min((bulk.head or _LAST_ID for bulk in self._bulks if bulk.priority == number), default=_LAST_ID)
+
     def _oldest(self, priority: int) -> QueuedPosition | None:
         """Return the oldest request of a priority that waits; entries that are out of date are dropped."""
-        self._next_priority(priority, "")
         heap = self._ready[priority]
-        while heap:
+        while self._next_priority(priority, "") is not None:
             item = self._items.get(heap[0])
             if is_pending(item) and item.priority == priority:
                 return item
