@@ -9,8 +9,11 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from rich.table import Table
+
+NameT = TypeVar("NameT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,11 @@ def times_faster(what: str, seconds: float, against: str, reference: float, boun
     )
 
 
+def told(what: str, seconds: float, against: str, reference: float) -> Line:
+    """Compare a duration with a reference without a bound: it is told because it is true."""
+    return Line(f"{what}: {shown(seconds)}", f"{against}: {shown(reference)}", seconds / reference, "told", is_met=True)
+
+
 def count_at_most(what: str, count: int, bound: int) -> Line:
     """Compare a count with its bound."""
     return Line(what, "", count, f"<= {bound}", count <= bound)
@@ -53,17 +61,19 @@ def count_at_most(what: str, count: int, bound: int) -> Line:
 
 def shown(seconds: float) -> str:
     """Return a duration for people."""
+    if seconds < 0.001:
+        return f"{seconds * 1_000_000:.0f} µs"
     return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
-async def medians(work: Mapping[str, Callable[[], Awaitable[float]]], rounds: int) -> dict[str, float]:
+async def medians(work: Mapping[NameT, Callable[[], Awaitable[float]]], rounds: int) -> dict[NameT, float]:
     """Run each kind of work once per round, one after the other, and return the median seconds of each.
 
     Args:
         work: Name → a coroutine function that does it once and returns the seconds that count.
         rounds: How often; noise that hits one round hits all kinds alike.
     """
-    taken: dict[str, list[float]] = {name: [] for name in work}
+    taken: dict[NameT, list[float]] = {name: [] for name in work}
     for _ in range(rounds):
         for name, once in work.items():
             taken[name].append(await once())
