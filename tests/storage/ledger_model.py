@@ -25,6 +25,7 @@ from v6kit.clock import FakeClock
 from v6kit.errors import StorageError, V6KitError, VersionUnavailableError
 from v6kit.history import TableHistory
 from v6kit.ledger import NO_INSTANT, LedgerTable, upkeep
+from v6kit.ledger.spec import UNTIL
 from v6kit.ledger.store import Store
 
 Row = dict[str, Any]
@@ -124,7 +125,11 @@ class PlainTable:
         return self._table.metadata().configuration.get(name, "")
 
     def rows(self) -> list[Row]:
-        """Return all rows of the newest version, in seq order."""
+        """Return all rows of the newest version, in seq order, without what upkeep has noted of them."""
+        return [{name: value for name, value in row.items() if name != UNTIL} for row in self.noted_rows()]
+
+    def noted_rows(self) -> list[Row]:
+        """Return the same with upkeep's notes."""
         self._table.update_incremental()
         read = self._files
         self._files = {
@@ -354,7 +359,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def keep(self, on: int) -> None:
         """Do a turn of upkeep with what a handle knows; the next process begins with the snapshot of that."""
-        upkeep.run(Store(self.uri), self.handles[on].ledger._write_snapshot)
+        upkeep.run(Store(self.uri, spec=self.kind.SPEC), self.handles[on].ledger._write_snapshot)
         self.open_another()
 
     def open_another(self) -> None:
@@ -369,7 +374,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if how == "upkeep":
             self.keep(on)
         elif how == "compact":
-            store = Store(self.uri)
+            store = Store(self.uri, spec=self.kind.SPEC)
             store.open()
             store.compact(upkeep.TARGET_BYTES)
         else:
@@ -415,6 +420,11 @@ class LedgerMachine(RuleBasedStateMachine):
         """No row is lost, doubled or changed by whatever happens to the files."""
         if self.handles:
             agree(self.table.rows(), self.journal, "the table")
+            superseded: dict[tuple[Any, ...], int] = {}
+            for row in reversed(self.table.noted_rows()):
+                key = tuple(row[name] for name in self.kind.SPEC.key)
+                assert row[UNTIL] in {None, superseded.get(key)}, "a note of upkeep names another version"
+                superseded[key] = row["version"]
 
     @invariant()
     def who_only_watches_sees_the_truth(self) -> None:

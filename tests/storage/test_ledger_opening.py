@@ -12,6 +12,7 @@ from deltalake import DeltaTable, write_deltalake
 from tallies import NEXT_SPEC, SPEC, NotedTallies, NotedTally, Tallies, count, look
 from v6kit.errors import SchemaMismatchError, StorageError
 from v6kit.ledger import Decision, snapshot, upkeep
+from v6kit.ledger.spec import UNTIL
 from v6kit.ledger.store import SCHEMA_PROPERTY, Store
 
 
@@ -19,7 +20,7 @@ def test_opening_creates_an_empty_table_with_every_column(ledger):
     """The first opening makes version 0; the second finds it."""
     table = DeltaTable(ledger.uri)
     assert table.version() == 0
-    assert [field.name for field in table.schema().fields] == list(SPEC.columns)
+    assert [field.name for field in table.schema().fields] == [*SPEC.columns, UNTIL]
     assert table.metadata().configuration[SCHEMA_PROPERTY] == "tally/1"
     assert ledger.open().result() is None
     assert DeltaTable(ledger.uri).version() == 0

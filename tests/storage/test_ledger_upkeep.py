@@ -7,12 +7,14 @@ import threading
 import time
 from pathlib import Path
 
+import polars as pl
 import pytest
 from deltalake import DeltaTable
 from tallies import SPEC, count, look
 from v6kit.errors import StorageError
 from v6kit.ledger import Past, upkeep
 from v6kit.ledger import store as store_module
+from v6kit.ledger.spec import UNTIL
 from v6kit.ledger.store import Store
 
 COMMITS = 600
@@ -51,6 +53,40 @@ def test_files_and_log_stay_few_over_600_commits(make_ledger):
     past = Past(ledger.uri, ["name"])
     assert past.timeline("N0").height == len(range(0, COMMITS, 7))
     assert past.as_of(1)["count"].to_list() == [1], "time travel goes beyond what the log still has"
+
+
+def test_what_upkeep_notes_of_superseded_rows_changes_no_answer(make_ledger, clock):
+    """Every version and every instant, before a compaction and after it, and of changes that came later."""
+    ledger = make_ledger()
+    instants = []
+    for number in range(60):
+        ledger.submit(count(f"N{number % 7}")).result()
+        instants.append(clock.now())
+        clock.advance(1)
+    past = Past(ledger.uri, ["name"], clock=clock)
+    before = [past.as_of(when) for when in (*range(61), *instants)]
+    upkeep.run(ledger._new_store(), ledger._write_snapshot)
+    noted = pl.read_delta(ledger.uri)[UNTIL]
+    assert noted.null_count() == 7, "all but the newest of each key were superseded"
+    assert all(past.as_of(when).equals(frame) for when, frame in zip((*range(61), *instants), before, strict=True))
+    ledger.submit(count("N0")).result()
+    assert past.as_of(Store(ledger.uri).version)["count"].sort().to_list() == [8, 8, 8, 9, 9, 9, 10]
+
+
+def test_a_table_from_before_the_notes_gets_their_column(make_ledger, uri, monkeypatch):
+    """Opening adds the column; rows and answers stay as they are."""
+    with monkeypatch.context() as earlier:
+        earlier.setattr(store_module, "on_disk", lambda frame: frame)
+        earlier.setattr(store_module, "UNTIL", "name")
+        old = make_ledger()
+        old.submit(count("SPY")).result()
+        old.close()
+    assert UNTIL not in pl.read_delta(uri).columns
+    ledger = make_ledger()
+    assert ledger.submit(count("SPY")).result() == 2
+    assert UNTIL in pl.read_delta(uri).columns
+    upkeep.run(ledger._new_store(), ledger._write_snapshot)
+    assert Past(uri, ["name"]).timeline("SPY")["count"].to_list() == [1, 2]
 
 
 def test_upkeep_beside_busy_writers_loses_nothing(make_ledger):

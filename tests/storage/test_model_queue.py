@@ -415,6 +415,7 @@ def by_urgency(row: Row) -> tuple[Any, ...]:
     return row["status"] not in LIVE, row["priority"], row["created_at"], row["request_id"]
 
 
+@pytest.mark.usefixtures("no_turns")  # writers are to meet
 @pytest.mark.timeout(600 + 10 * EXAMPLES)
 def test_the_queue_does_what_its_model_does():
     """Claims, leases, fences, attempts, order and counts hold over calls, races, restarts, upkeep and pruning."""

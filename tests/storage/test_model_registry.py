@@ -159,6 +159,7 @@ class RegistryMachine(LedgerMachine):
             }
 
 
+@pytest.mark.usefixtures("no_turns")  # writers are to meet
 @pytest.mark.timeout(600 + 10 * EXAMPLES)
 def test_the_registry_does_what_its_model_does():
     """What is active, who holds it and what listeners hear are right over calls, races, restarts and pruning."""

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import polars as pl
 import pytest
 from v6kit.ledger import NO_INSTANT, STAMP, TableSpec, newest_per_key
-from v6kit.ledger.store import stretches
+from v6kit.ledger.files import stretches, with_ends
+from v6kit.ledger.spec import UNTIL
 from v6kit.ledger.upkeep import COMMITS_PER_TURN, is_due
 from v6kit.queue.requests import SPEC as QUEUE_SPEC
 
@@ -106,3 +107,12 @@ def test_neighbouring_small_files_are_compacted_up_to_the_target(sizes, expected
 def test_files_without_statistics_are_no_part_of_a_stretch():
     """Nobody knows what is in them."""
     assert stretches(pl.DataFrame({"path": ["a"], "size_bytes": [1]}), 5) == []
+
+
+def test_rows_that_were_superseded_come_first_with_the_version_that_did_it():
+    """Only as far as these rows tell; the last of each key stays open."""
+    rows = pl.DataFrame({"name": ["A", "B", "A", "A"], "seq": [1, 2, 3, 4], "version": [1, 1, 2, 5], UNTIL: [None] * 4})
+    noted = with_ends(rows, ["name"])
+    assert noted["seq"].to_list() == [1, 3, 2, 4]
+    assert noted[UNTIL].to_list() == [2, 5, None, None]
+    assert with_ends(rows, ()).equals(rows)

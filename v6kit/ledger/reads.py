@@ -19,7 +19,7 @@ from v6kit.contracts import check_instant
 from v6kit.errors import StorageError, VersionUnavailableError
 from v6kit.ledger.faults import storage_errors
 from v6kit.ledger.retention import Horizon
-from v6kit.ledger.spec import INSTANT, STAMP, ResultT, newest_per_key
+from v6kit.ledger.spec import INSTANT, STAMP, UNTIL, ResultT, newest_per_key
 from v6kit.ledger.store import Store
 
 When = int | datetime | str
@@ -171,10 +171,13 @@ class Past:
         return files.sort("min.seq") if "min.seq" in files.columns else files
 
     def _rows(self, files: pl.DataFrame) -> pl.LazyFrame:
+        return self._store.scan(files, self._columns().drop(UNTIL, strict=False))
+
+    def _columns(self) -> pl.DataFrame:
         empty = self._store.empty()
         if missing := [name for name in (*self.key, *STAMP) if name not in empty.columns]:
             raise ValueError(f"the table at {self.uri} has no column {', '.join(missing)}, so it is no ledger")
-        return self._store.scan(files, empty)
+        return empty
 
     def _seen(self, rows: pl.LazyFrame) -> pl.LazyFrame:
         """Leave out what lies before the horizon and has not been removed yet."""
@@ -186,13 +189,24 @@ class Past:
             return rows.collect()
 
     def _as_of(self, moment: int | datetime) -> pl.DataFrame:
-        column = self._check(moment)
-        rows = self._rows(self._files(column, high=moment)).filter(pl.col(column) <= moment)
-        return newest_per_key(self._collect(self._seen(rows)), self.key)
+        version = self._version_at(moment)
+        files = self._files("version", high=version)
+        is_past = files["max.version"] <= version if "max.version" in files.columns else pl.Series([False] * len(files))
+        # In seq order as they come: of files that lie before as a whole, only rows are left that nothing superseded.
+        parts = [self._held(files.filter(is_past), version), self._held(files.filter(~is_past), version).sort("seq")]
+        return newest_per_key(self._collect(self._seen(pl.concat(parts))), self.key)
+
+    def _held(self, files: pl.DataFrame, version: int) -> pl.LazyFrame:
+        """Return the rows up to a version, without those that were superseded by then as upkeep has noted."""
+        columns = self._columns()
+        rows = self._store.scan(files, columns).filter(pl.col("version") <= version)
+        if UNTIL not in columns.columns:
+            return rows
+        return rows.filter(pl.col(UNTIL).is_null() | (pl.col(UNTIL) > version)).drop(UNTIL)
 
     def _sides(self, first: int | datetime, second: int | datetime) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Return what the ledger held at two moments, of the keys that changed in between."""
-        is_first, is_second = (pl.col(self._check(moment)) <= moment for moment in (first, second))
+        is_first, is_second = (pl.col("version") <= self._version_at(moment) for moment in (first, second))
         rows = self._rows(self._files())
         changed = self._collect(rows.filter(is_first ^ is_second).select(self.key).unique())
         states = self._collect(
@@ -202,13 +216,12 @@ class Past:
         )
         return newest_per_key(states.filter(is_first), self.key), newest_per_key(states.filter(is_second), self.key)
 
-    def _check(self, moment: int | datetime) -> str:
-        """Return the column that tells which rows there were at a moment, or refuse it."""
-        if isinstance(moment, int):
-            self._check_version(moment)
-            return "version"
-        self._check_instant(moment)
-        return "updated_at"
+    def _version_at(self, moment: int | datetime) -> int:
+        """Return the version that was the newest at a moment, or refuse it."""
+        if isinstance(moment, datetime):
+            return self._version_at_instant(moment)
+        self._check_version(moment)
+        return moment
 
     def _check_version(self, version: int) -> None:
         horizon, newest = self._horizon(), self._store.version
@@ -219,7 +232,7 @@ class Past:
                 f"version {version} of {self.uri} {why}; there are {oldest} to {newest}", oldest=oldest, newest=newest
             )
 
-    def _check_instant(self, instant: datetime) -> None:
+    def _version_at_instant(self, instant: datetime) -> int:
         horizon = self._horizon()
         span = self._collect(
             self._rows(self._files()).select(
@@ -227,6 +240,7 @@ class Past:
                 pl.col("updated_at").max().alias("last"),
                 pl.col("version").min().alias("oldest"),
                 pl.col("version").max().alias("newest"),
+                pl.col("version").filter(pl.col("updated_at") <= instant).max().alias("found"),
             )
         ).row(0, named=True)
         if horizon is not None:
@@ -248,6 +262,7 @@ class Past:
                 oldest=span["oldest"],
                 newest=span["newest"],
             )
+        return int(max(span["found"] or 0, 0 if horizon is None else horizon.version))
 
 
 def as_moment(when: When) -> int | datetime:

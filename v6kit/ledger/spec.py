@@ -12,6 +12,9 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import polars as pl
 
+# By which version a row was superseded: null until upkeep has found out, and where it could not. Answers come from it
+# sooner, but never hang on it; so it is no part of a row in memory.
+UNTIL = "until_version"
 INSTANT = pl.Datetime("us", "UTC")
 NO_INSTANT = datetime(1970, 1, 1, tzinfo=UTC)
 STAMP: Mapping[str, pl.DataType] = {
@@ -24,7 +27,6 @@ STAMP: Mapping[str, pl.DataType] = {
 
 
 _MICROSECOND = timedelta(microseconds=1)
-_NEARBY_ROWS = 30_000
 
 RowT = TypeVar("RowT", bound=tuple[Any, ...])  # a named tuple: the domain's fields, then those of STAMP
 ResultT = TypeVar("ResultT")
@@ -153,25 +155,13 @@ def newest_per_key(rows: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
     """Return the row with the highest seq of each key, in seq order."""
     if not rows["seq"].is_sorted():
         rows = rows.sort("seq")
-    return rows.filter(_is_newest([rows[name] for name in key]))
-
-
-def _is_newest(keys: Sequence[pl.Series]) -> pl.Series:
-    """Tell of each row whether its key, one value per column, does not come again.
-
-    In two steps, since a table of keys that fits a processor's cache is three times as fast as one that does not, and
-    most rows of a key stand near to each other. What is left are nearly as many keys as rows: one whose hash is its
-    alone does not come again, and the few others are compared. All of it series by series: a query that only hands a
-    column on takes twice as long as these steps (measured with polars 2.1 on 3 million rows).
-    """
-    whole = keys[0] if len(keys) == 1 else pl.struct(*keys, eager=True)
-    blocks = [whole.slice(first, _NEARBY_ROWS) for first in range(0, max(whole.len(), 1), _NEARBY_ROWS)]
-    is_newest = pl.concat([block.is_last_distinct() for block in blocks], rechunk=True)
-    hashes = keys[0].filter(is_newest).hash()
-    for number, column in enumerate(keys[1:], 1):
-        hashes ^= column.filter(is_newest).hash(number)
-    is_shared = hashes.is_in(hashes.filter(~hashes.is_last_distinct()).implode())
-    if is_shared.any():
-        is_last = whole.filter(is_newest).filter(is_shared).is_last_distinct()
-        is_newest = is_newest.scatter(is_newest.arg_true().filter(is_shared).filter(~is_last), values=False)
-    return is_newest
+    # Sorting hashes is ten times as fast as a look at each key, and few come again where upkeep has been: only these
+    # are compared as keys (measured on a million).
+    hashes = rows.select(pl.sum_horizontal(pl.col(name).hash(n) for n, name in enumerate(key))).to_series()
+    ordered = hashes.sort()
+    again = ordered.filter(ordered == ordered.shift()).unique()
+    if again.is_empty():
+        return rows
+    may_come_again = hashes.is_in(again.implode())
+    is_newest = rows.filter(may_come_again).select(pl.struct(key).is_last_distinct()).to_series()
+    return rows.filter((~may_come_again).scatter(may_come_again.arg_true(), is_newest))
