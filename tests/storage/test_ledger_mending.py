@@ -257,7 +257,7 @@ def test_power_syncs_each_commit_before_its_caller_hears_of_it(make_ledger, monk
     other.submit(count("SPY")).result()
     synced: list[Path] = []
     real = durability._sync_file
-    monkeypatch.setattr(durability, "_sync_file", lambda path, **more: (synced.append(path), real(path, **more)))
+    monkeypatch.setattr(durability, "_sync_file", lambda path: (synced.append(path), real(path)))
     ledger.submit(count("SPY")).result()
     folder = Path(ledger.uri)
     assert synced == [path for version in (2, 3) for path in (data_file(folder, version), entry(folder, version))]
@@ -268,7 +268,7 @@ def test_a_disk_that_refuses_to_sync_is_told_to_the_caller(make_ledger, monkeypa
     ledger = make_ledger(durable="power")
     ledger.open().result()
 
-    def refuse(*_args: object, **_more: object) -> None:
+    def refuse(_path: Path) -> None:
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as broken:

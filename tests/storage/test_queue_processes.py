@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -175,3 +176,19 @@ async def test_closing_finishes_what_was_called(make_queue):
     ids = await asyncio.gather(*inserting)
     again: PositionQueue = await make_queue().initialize()
     assert sorted(again.current()["request_id"]) == sorted(ids)
+
+
+async def test_a_worker_that_was_stopped_in_its_turn_holds_nobody_up_for_long(queue, make_queue):
+    """A turn is a courtesy: a suspended process has it, and the others go on without it."""
+    other = await make_queue().initialize()
+    with queue.ledger._store.turn():
+        assert await asyncio.wait_for(other.insert(1, "SPY"), timeout=30)
+    assert await queue.insert(2, "SPY")
+
+
+async def test_a_lock_that_may_not_be_taken_holds_nobody_up(queue):
+    """Where another user made the lock, or the file system has none, work goes on."""
+    lock = Path(queue.uri) / "_turn.lock"
+    lock.unlink(missing_ok=True)
+    lock.mkdir()
+    assert await queue.insert(1, "SPY")

@@ -21,6 +21,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -61,8 +62,8 @@ def sync(folder: Path, after: int, upto: int) -> None:
         except FileNotFoundError:
             continue  # a checkpoint has taken its place, and that was synced
         for add in _adds(actions or []):
-            _sync_file(folder / unquote(add["path"]), may_be_gone=True)  # compacted and vacuumed since
-        _sync_file(entry, may_be_gone=True)
+            _sync_file(folder / unquote(add["path"]))
+        _sync_file(entry)
     _sync_folders(folder)
 
 
@@ -77,17 +78,14 @@ def sync_log(folder: Path) -> None:
 def sync_checkpoint(folder: Path) -> None:
     """Sync the newest checkpoint, so that log entries may go."""
     for path in (*_checkpoints(folder)[-1:], folder / LOG / _LAST_CHECKPOINT):
-        _sync_file(path, may_be_gone=True)
+        _sync_file(path)
     _sync_folders(folder)
 
 
-def _sync_file(path: Path, *, may_be_gone: bool) -> None:
-    try:
-        with path.open("r+b") as file:
-            os.fsync(file.fileno())
-    except FileNotFoundError:
-        if not may_be_gone:
-            raise
+def _sync_file(path: Path) -> None:
+    """Sync a file, unless it is gone by now: then what took its place was synced before."""
+    with suppress(FileNotFoundError), path.open("r+b") as file:
+        os.fsync(file.fileno())
 
 
 def _sync_folders(folder: Path) -> None:
