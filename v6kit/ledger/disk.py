@@ -32,7 +32,8 @@ class Disk:
         self._uri = str(folder)
         self._is_power = durable == "power"
         self._synced: int | None = None
-        self._lock = FileLock(folder / "_turn.lock", _PATIENCE_SECONDS, thread_local=False, poll_interval=_POLL_SECONDS)
+        self._patience = _PATIENCE_SECONDS
+        self._lock = FileLock(folder / "_turn.lock", thread_local=False, poll_interval=_POLL_SECONDS)
 
     def check_is_there(self) -> None:
         """Raise where the table was and is no more: deltalake takes a log that is gone for one without news."""
@@ -54,12 +55,12 @@ class Disk:
 
         Without it, the one who has just committed knows the newest state, and wins again: measured with eight
         processes, one of them got nothing for half a minute. It is a courtesy and guards nothing: commits are
-        compare-and-swap. So who waits too long, since another was stopped in the midst of its turn, goes on without it.
+        compare-and-swap. So who has waited too long, since another was stopped in the midst of its turn, goes on
+        without it, and does not wait again until that one has gone on.
         """
         try:
             if self._has_log():  # else the lock would make a folder where the table was
-                with suppress(Timeout, OSError, NotImplementedError):  # no patience, no permission, no locks here
-                    self._lock.acquire()
+                self._patience = _PATIENCE_SECONDS if self._is_my_turn() else 0.0
             yield
         finally:
             self._lock.release()
@@ -87,6 +88,11 @@ class Disk:
         """Return when the newest checkpoint is on the disk: else a power cut could take it and the entries that go."""
         with storage_errors(self._uri, "syncing a checkpoint to the disk"):
             durability.sync_checkpoint(self._folder)
+
+    def _is_my_turn(self) -> bool:
+        with suppress(Timeout, OSError, NotImplementedError):  # too long, no permission, no locks here
+            self._lock.acquire(timeout=self._patience)
+        return self._lock.is_locked
 
     def _has_log(self) -> bool:
         return (self._folder / durability.LOG).is_dir()
