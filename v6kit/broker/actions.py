@@ -26,6 +26,10 @@ class Action(StrEnum):
     """This request is over; the others are not concerned."""
     FORGET = "forget"
     """The gateway does not know this request: drop our record of it."""
+    NOT_SUBSCRIBED = "not_subscribed"
+    """The login has no live data for this contract: over for this session, and delayed data may be had."""
+    UNKNOWN_CONTRACT = "unknown_contract"
+    """No such contract at that exchange, or no longer: look its details up once; without news it is over."""
     BACK_OFF = "back_off"
     """Snapshots were asked for too fast: wait a moment and ask again."""
     FIX_EXCHANGE = "fix_exchange"
@@ -52,7 +56,7 @@ class Action(StrEnum):
     """Another program is connected under our client id."""
 
 
-ENDS_REQUEST = frozenset({Action.FAIL, Action.FORGET, Action.LINE_LIMIT})
+ENDS_REQUEST = frozenset({Action.FAIL, Action.FORGET, Action.LINE_LIMIT, Action.NOT_SUBSCRIBED})
 """The actions after which the gateway serves a stream no longer, and asking again at once would not help."""
 
 # What a code means whoever it is addressed to: the link, the login and the pace are everybody's.
@@ -70,20 +74,32 @@ _SYSTEM = {
     10197: Action.COMPETING_SESSION,
 }
 
-# What a code means when it carries the id of a request that is still open; any other code fails that request.
+# What a code means when it carries the id of a request that is still open; 321 depends on its text, and any other code
+# fails that request.
 _REQUEST = {
     101: Action.LINE_LIMIT,
     102: Action.NEW_REQUEST_ID,
+    200: Action.UNKNOWN_CONTRACT,
     300: Action.FORGET,
     310: Action.FORGET,
     322: Action.NEW_REQUEST_ID,
+    354: Action.NOT_SUBSCRIBED,
+    10089: Action.NOT_SUBSCRIBED,
     10090: Action.SOFT,
     10091: Action.SOFT,
     10092: Action.SOFT,
     10167: Action.SOFT,
+    10168: Action.NOT_SUBSCRIBED,
 }
 
-_WARNINGS = range(2100, 2200)
+_VALIDATION_ERROR = 321
+_WARNINGS = range(2100, 2200)  # information, as far as they do not concern the system
+_FARM_NEWS = frozenset({2105, 2106, 2107, 2108, 2119, 2158})
+
+CODES = frozenset(_SYSTEM) | frozenset(_REQUEST) | {_VALIDATION_ERROR} | _FARM_NEWS
+"""Every code whose meaning is known here."""
+
+_ADVICE = {Action.NOT_SUBSCRIBED: "market_data_type=3 asks for delayed data instead"}
 
 
 def action_for(code: int, *, ours: bool, message: str = "") -> Action:
@@ -98,9 +114,15 @@ def action_for(code: int, *, ours: bool, message: str = "") -> Action:
         return _SYSTEM[code]
     if not ours or code in _WARNINGS:
         return Action.LOG
-    if code == 321:  # noqa: PLR2004 - IB's own name for "error validating request"
+    if code == _VALIDATION_ERROR:
         return _validation_error(message)
     return _REQUEST.get(code, Action.FAIL)
+
+
+def reason_of(action: Action, text: str) -> str:
+    """Return why a request was refused: IB's text, and the next step if there is one."""
+    advice = _ADVICE.get(action)
+    return f"{text} ({advice})" if advice else text
 
 
 def _validation_error(message: str) -> Action:

@@ -85,7 +85,16 @@ class Broker:
             requests_per_second, slow_seconds=timings.slow_pace, pause_seconds=timings.pace_hold, clock=clock
         )
         requests = RequestTable(self._pacer, clock)
-        means = Means(requests, lines, self._pacer, self._native_exchange, timings, clock)
+        means = Means(
+            requests,
+            lines,
+            self._pacer,
+            self._native_exchange,
+            self._fresh_exchange,
+            self._check_servers,
+            timings,
+            clock,
+        )
         self._requests = requests
         self._snapshots = Snapshots(means, timeout=self.snapshot_timeout)
         self._streams = Streams(means)
@@ -319,6 +328,13 @@ class Broker:
 
     async def _native_exchange(self, session: Session, conid: int) -> str:
         return (await self._instrument(session, conid)).exchange
+
+    async def _fresh_exchange(self, session: Session, conid: int) -> str:
+        self._instruments.pop(conid, None)
+        return await self._native_exchange(session, conid)
+
+    def _check_servers(self) -> None:
+        self._connection.check_servers()
 
     async def _instrument(self, session: Session, conid: int) -> Instrument:
         if conid not in self._instruments:

@@ -157,6 +157,15 @@ class Connection:
         elif self.state is ConnectionState.DEGRADED:
             self._move(ConnectionState.LIVE, reason)
 
+    def check_servers(self) -> None:
+        """Raise while the gateway has lost IB's servers: what is sent now is not answered.
+
+        Raises:
+            GatewayUnavailableError: With the gateway's words.
+        """
+        if self._servers_lost is not None:
+            raise GatewayUnavailableError(f"the gateway is {ConnectionState.DEGRADED}: {self._servers_lost}")
+
     async def _establish(self) -> Session:
         self._servers_lost = None
         self._data_lost.clear()

@@ -44,7 +44,7 @@ class Inbox:
     Args:
         connection: Told about the link.
         requests: Told what concerns a request.
-        streams: Told when the data goes on after a loss of IB's servers.
+        streams: Told when their data stops, and when it goes on after a loss of IB's servers or of a farm.
         account_book: Told about positions and portfolio.
         pacer: Told when the gateway finds us too fast.
         account: The account whose updates are followed.
@@ -81,6 +81,7 @@ class Inbox:
         self._competing_until = -math.inf
         self._competing_warned_at = -math.inf
         self._refollowed: Session | None = None
+        self._broken_farms: set[str] = set()
 
     @property
     def competing(self) -> float:
@@ -92,7 +93,7 @@ class Inbox:
         is_market_data = req_id in self._requests
         action = action_for(code, ours=is_market_data or session.awaits(req_id), message=text)
         if action in CONCERNS_LINK:
-            self._on_link(session, action, f"{text} (code {code})")
+            self._on_link(session, Refusal(action, code, text))
         elif action is Action.SLOW_DOWN:
             self._pacer.exceeded()
             logger.warning("The gateway asks for fewer messages: %s; sending %g/s now", text, self._pacer.rate)
@@ -101,8 +102,9 @@ class Inbox:
         elif action is Action.ACCOUNT_UPDATES_TAKEN:
             self._on_account_updates_taken(session, text)
         elif action in (Action.FARM_BROKEN, Action.FARM_BACK):
-            self.is_simulated = self.is_simulated or text.endswith(SIMULATED_FARM)
-            logger.log(logging.WARNING if action is Action.FARM_BROKEN else logging.INFO, "%s (code %d)", text, code)
+            self._on_farm(session, action, text, code)
+        elif action is Action.NEW_REQUEST_ID:
+            logger.error("Request id %d was used before, which must not happen: %s (code %d)", req_id, text, code)
         if is_market_data:
             self._requests.on_message(req_id, Refusal(action, code, text))
         elif not session.awaits(req_id):
@@ -132,16 +134,32 @@ class Inbox:
         """Keep a portfolio value."""
         self._account_book.take_portfolio(portfolio_value_from(item, self._clock.now()))
 
-    def _on_link(self, session: Session, action: Action, reason: str) -> None:
+    def _on_link(self, session: Session, news: Refusal) -> None:
+        action, reason = news.action, f"{news.text} (code {news.code})"
         if action is Action.LINK_BROKEN:
             self._connection.servers_lost(reason)
+            self._streams.mark_stale()
         elif action is Action.SOCKET_RESET:
             session.fail(reason)
         else:
             data_lost = action is Action.LINK_BACK_DATA_LOST
             self._connection.servers_back(reason, data_lost=data_lost)
-            if not data_lost:
+            if data_lost:
+                self._requests.on_data_lost(news)
+            else:
                 self._streams.resume(session)
+
+    def _on_farm(self, session: Session, action: Action, text: str, code: int) -> None:
+        """Doubt the streamed quotes while a data farm is out; after it came back, ask for those that stay silent."""
+        self.is_simulated = self.is_simulated or text.endswith(SIMULATED_FARM)
+        logger.log(logging.WARNING if action is Action.FARM_BROKEN else logging.INFO, "%s (code %d)", text, code)
+        farm = text.rpartition(":")[2]
+        if action is Action.FARM_BROKEN:
+            self._broken_farms.add(farm)
+            self._streams.on_farm_broken()
+        elif farm in self._broken_farms:  # the gateway also tells of farms that were never out, at each start
+            self._broken_farms.remove(farm)
+            self._streams.resume(session)
 
     def _on_competing_session(self, text: str) -> None:
         now = self._clock.monotonic()

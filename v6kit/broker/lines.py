@@ -10,6 +10,7 @@ whether a snapshot in flight counts is not documented, so it is a setting whose 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from v6kit.errors import LineLimitError
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
+
+logger = logging.getLogger("v6kit.broker")
 
 Kind = Literal["stream", "snapshot"]
 
@@ -199,7 +202,16 @@ class LineBudget:
         if holder is None:
             return
         in_use = holder.used_at_grant if holder.kind == "snapshot" else max(holder.used_at_grant, self.used)
-        left = max(1, min(self.capacity, in_use - 1))
+        before = self.capacity
+        left = max(1, min(before, in_use - 1))
+        if before == self.limit - self.reserve:  # a budget that has shrunk before was warned about
+            logger.warning(
+                "The gateway has no market data line left (code 101): %d lines are used from now on instead of %d, and "
+                "one more is tried every %g s; set the limit to what the login has",
+                left,
+                before,
+                self.probe_interval,
+            )
         self._shrunk = (left, self._clock.monotonic())
         if holder.kind == "stream":
             self.drop_stream(holder.conid)

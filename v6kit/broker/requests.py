@@ -10,7 +10,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from v6kit.broker.actions import Action
+from v6kit.broker.actions import Action, reason_of
 from v6kit.broker.quotes import quote_from
 
 if TYPE_CHECKING:
@@ -47,6 +47,14 @@ class Refusal:
     action: Action
     code: int
     text: str
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.reason}"
+
+    @property
+    def reason(self) -> str:
+        """The text, and the next step if there is one."""
+        return reason_of(self.action, self.text)
 
 
 @dataclass(slots=True, eq=False)
@@ -176,6 +184,11 @@ class RequestTable:
         elif refusal.action is not Action.LOG:
             request.asker.on_refusal(request, refusal)
 
+    def on_data_lost(self, refusal: Refusal) -> None:
+        """Tell all who asked that IB's servers came back without knowing their requests."""
+        for request in tuple(self._by_id.values()):
+            request.asker.on_refusal(request, refusal)
+
     async def _cancel_in_turn(self, request: Request, release: Callable[[], None]) -> None:
         try:
             await self._pacer.turn()
@@ -189,12 +202,17 @@ class Means:
     """What snapshots and streams are made with.
 
     Attributes:
-        native_exchange: Looks the exchange of a conid up at the gateway.
+        native_exchange: Looks the exchange of a conid up at the gateway, once per session.
+        fresh_exchange: The same, whatever was looked up before.
+        check_servers: Raises `GatewayUnavailableError` while the gateway has lost IB's servers: nothing new is to be
+            sent then.
     """
 
     requests: RequestTable
     lines: LineBudget
     pacer: Pacer
     native_exchange: Callable[[Session, int], Awaitable[str]]
+    fresh_exchange: Callable[[Session, int], Awaitable[str]]
+    check_servers: Callable[[], None]
     timings: Timings
     clock: Clock

@@ -20,7 +20,17 @@ if TYPE_CHECKING:
 TRIES = 5
 """How often one snapshot is sent at most, when each refusal is of the kind that another try may cure."""
 
-RETRIED = frozenset({Action.LINE_LIMIT, Action.BACK_OFF, Action.SLOW_DOWN, Action.NEW_REQUEST_ID, Action.FIX_EXCHANGE})
+RETRIED = frozenset(
+    {
+        Action.LINE_LIMIT,
+        Action.BACK_OFF,
+        Action.SLOW_DOWN,
+        Action.NEW_REQUEST_ID,
+        Action.LINK_BACK_DATA_LOST,
+    }
+)
+LOOKED_UP = frozenset({Action.FIX_EXCHANGE, Action.UNKNOWN_CONTRACT})
+"""The refusals that the contract's details may cure, once."""
 
 
 class _RefusedError(Exception):
@@ -62,6 +72,8 @@ class Snapshots:
         self._lines = means.lines
         self._pacer = means.pacer
         self._native_exchange = means.native_exchange
+        self._fresh_exchange = means.fresh_exchange
+        self._check_servers = means.check_servers
         self._timeout = timeout
         self._timings = means.timings
         self._clock = means.clock
@@ -75,22 +87,30 @@ class Snapshots:
             LineLimitError: No line became free in time.
             RequestFailedError: The gateway refused (`code`), or did not answer in time (`code` is `None`).
         """
+        is_looked_up = False
         for attempt in range(1, TRIES + 1):
             try:
                 return await self._try_once(session, conid, exchange)
             except _RefusedError as error:
-                refusal = error.refusal
-                native = exchange
-                if refusal.action is Action.FIX_EXCHANGE:
-                    native = await self._native_exchange(session, conid)
-                if not _worth_another_try(refusal, attempt, exchange_changed=native != exchange):
+                refusal, asked_at = error.refusal, exchange
+                if refusal.action in LOOKED_UP and not is_looked_up:
+                    is_looked_up = True
+                    exchange = await self._exchange_after(refusal, session, conid, exchange)
+                if not _worth_another_try(refusal, attempt, exchange_changed=exchange != asked_at):
                     raise RequestFailedError(
-                        f"snapshot of conid {conid} refused: {refusal.code} {refusal.text}", code=refusal.code
+                        f"snapshot of conid {conid} refused: {refusal}", code=refusal.code
                     ) from None
-                exchange = native
                 if refusal.action in (Action.BACK_OFF, Action.SLOW_DOWN):
                     await asyncio.sleep(self._timings.snapshot_back_off)
         raise AssertionError("the last try either returns or raises")
+
+    async def _exchange_after(self, refusal: Refusal, session: Session, conid: int, exchange: str) -> str:
+        """Return the exchange that the contract's details name, or the same one when they cannot be had."""
+        fix = self._native_exchange if refusal.action is Action.FIX_EXCHANGE else self._fresh_exchange
+        try:
+            return await fix(session, conid)
+        except RequestFailedError:
+            return exchange  # the first refusal says more than this one
 
     async def _try_once(self, session: Session, conid: int, exchange: str) -> Quote:
         line = await self._line_and_turn(conid)
@@ -128,6 +148,7 @@ class Snapshots:
             line = await self._line(conid)
             try:
                 await self._pacer.turn()
+                self._check_servers()
             except BaseException:
                 self._lines.release_snapshot(line)
                 raise
@@ -162,6 +183,5 @@ class Snapshots:
 
 def _worth_another_try(refusal: Refusal, attempt: int, *, exchange_changed: bool) -> bool:
     """Return whether to ask once more after the `attempt`-th refusal."""
-    if attempt == TRIES or refusal.action not in RETRIED:
-        return False
-    return exchange_changed or refusal.action is not Action.FIX_EXCHANGE
+    cured = exchange_changed if refusal.action in LOOKED_UP else refusal.action in RETRIED
+    return cured and attempt < TRIES

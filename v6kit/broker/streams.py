@@ -63,6 +63,8 @@ class Streams:
         self._lines = means.lines
         self._pacer = means.pacer
         self._native_exchange = means.native_exchange
+        self._fresh_exchange = means.fresh_exchange
+        self._check_servers = means.check_servers
         self._timings = means.timings
         self._clock = means.clock
         self._streams: dict[int, Stream] = {}
@@ -101,6 +103,7 @@ class Streams:
         stream = Stream(conid, exchange)
         try:
             await self._pacer.turn()
+            self._check_servers()
             stream.request = self._requests.send(session, conid, exchange, self, snapshot=False)
         except BaseException:
             self._lines.drop_stream(conid)
@@ -154,10 +157,10 @@ class Streams:
         """
         for stream in tuple(self._streams.values()):
             stream.repaired = False
-            await self._ask_again(session, stream)
+            await self._ask_again(session, stream, stream.request)
 
     def resume(self, session: Session) -> None:
-        """Wait a while after IB's servers came back, then ask again for the streams that stayed silent."""
+        """Wait a while after servers or a data farm came back, then ask again for the streams that stayed silent."""
         self._spawn(self._ask_for_quiet_ones(session))
 
     def on_lost(self) -> None:
@@ -166,8 +169,20 @@ class Streams:
             task.cancel()
         for stream in self._streams.values():
             stream.request = None
+        self.mark_stale()
+
+    def mark_stale(self) -> None:
+        """Mark every quote stale until its next tick: nobody says any longer that it still holds."""
+        for stream in self._streams.values():
             if stream.latest is not None:
                 stream.latest = replace(stream.latest, quality=Quality.STALE)
+
+    def on_farm_broken(self) -> None:
+        """Mark every quote stale, and announce it; which contracts the farm serves, the gateway does not say."""
+        self.mark_stale()
+        for stream in self._streams.values():
+            if stream.latest is not None:
+                self.quoted.emit(stream.latest)
 
     async def close(self) -> None:
         """Give all lines back; the end of the connection tells the gateway."""
@@ -190,8 +205,8 @@ class Streams:
     def on_refusal(self, request: Request, refusal: Refusal) -> None:
         """Repair what can be repaired, once; otherwise the stream is over and its line free."""
         stream = self._streams.get(request.conid)
-        if stream is None or refusal.action is Action.COMPETING_SESSION:
-            return  # prices come again by themselves when the other session ends
+        if stream is None or refusal.action in (Action.COMPETING_SESSION, Action.LINK_BACK_DATA_LOST):
+            return  # prices come again by themselves when the other session ends, or are restored with all others
         self._requests.forget(request)
         stream.request = None
         if refusal.action not in ENDS_REQUEST and not stream.repaired:
@@ -206,18 +221,26 @@ class Streams:
         try:
             if refusal.action is Action.FIX_EXCHANGE:
                 stream.exchange = await self._native_exchange(session, stream.conid)
+            elif refusal.action is Action.UNKNOWN_CONTRACT:
+                exchange = await self._fresh_exchange(session, stream.conid)
+                if exchange == stream.exchange:
+                    self._give_up(stream, refusal)
+                    return
+                stream.exchange = exchange
             else:
                 await asyncio.sleep(self._timings.snapshot_back_off)
-            await self._ask_again(session, stream)
+            await self._ask_again(session, stream, None)
         except RequestFailedError:
             self._give_up(stream, refusal)
         except GatewayUnavailableError:
             return  # the link is being replaced, and every stream restored with it
 
     def _give_up(self, stream: Stream, refusal: Refusal) -> None:
-        logger.warning("The stream of conid %d ended: %d %s", stream.conid, refusal.code, refusal.text)
+        if not self._still(stream, None):
+            return  # unsubscribed, or restored with all others, while its details were looked up
+        logger.warning("The stream of conid %d ended: %s", stream.conid, refusal)
         self._end(stream.conid)
-        self.failed.emit(stream.conid, refusal.code, refusal.text)
+        self.failed.emit(stream.conid, refusal.code, refusal.reason)
 
     def _end(self, conid: int) -> None:
         stream = self._streams.pop(conid, None)
@@ -225,12 +248,12 @@ class Streams:
         if stream is not None:
             stream.wake()
 
-    async def _ask_again(self, session: Session, stream: Stream) -> None:
+    async def _ask_again(self, session: Session, stream: Stream, instead_of: Request | None) -> None:
         await self._pacer.turn()
-        if self._streams.get(stream.conid) is not stream:
-            return  # unsubscribed while it waited for its turn
-        if stream.request is not None:
-            self._requests.forget(stream.request)
+        if not self._still(stream, instead_of):
+            return  # unsubscribed, or asked for by somebody else, while it waited for its turn
+        if instead_of is not None:
+            self._requests.forget(instead_of)
         stream.request = self._requests.send(session, stream.conid, stream.exchange, self, snapshot=False)
 
     async def _ask_for_quiet_ones(self, session: Session) -> None:
@@ -241,11 +264,18 @@ class Streams:
             if request is None or request.requested_at > resumed_at:
                 continue
             if request.received_at is None or request.received_at <= resumed_at:
-                session.cancel_market_data(request.req_id)
+                await self._pacer.turn()
+                if not self._still(stream, request):
+                    continue
                 try:
-                    await self._ask_again(session, stream)
+                    self._check_servers()
+                    session.cancel_market_data(request.req_id)
+                    await self._ask_again(session, stream, request)
                 except GatewayUnavailableError:
-                    return  # the link is being replaced, and every stream restored with it
+                    return  # the servers or the link are out again; their return brings the streams another look
+
+    def _still(self, stream: Stream, request: Request | None) -> bool:
+        return self._streams.get(stream.conid) is stream and stream.request is request
 
     def _time_left(self, stream: Stream, seconds: float) -> float:
         if stream.request is None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from v6kit.broker import ConnectionState
+from v6kit.broker import Action, ConnectionState, action_for
 from v6kit.contracts import ActiveContract, Instrument, PositionUpdate, Quality, Quote, Source
 from v6kit.errors import BrokerError, GatewayUnavailableError, LineLimitError, RequestFailedError
 from v6kit.positions import BookRow
@@ -154,12 +154,14 @@ def failed(item: QueuedPosition, row: BookRow, error: BrokerError) -> Fetched:
     """Return what an error means for its request.
 
     The link is down, no line came free, or the login is at its limits: that is not the request's fault, so its attempt
-    does not count. A parking code ends it. Anything else, a time-out included, may work at another attempt.
+    does not count. A parking code ends it, and so does an exchange that stays wrong after it was looked up. Anything
+    else, a time-out included, may work at another attempt.
     """
     code = error.code if isinstance(error, RequestFailedError) else None
     if isinstance(error, GatewayUnavailableError | LineLimitError) or code in BLAMELESS_CODES:
         return Fetched(item, None, None)
-    if code not in PARKING_CODES:
+    is_hopeless = code is not None and action_for(code, ours=True, message=str(error)) is Action.FIX_EXCHANGE
+    if code not in PARKING_CODES and not is_hopeless:
         return Fetched(item, None, Outcome.retry(item, str(error)))
     update = PositionUpdate(
         account=row.account,
@@ -169,7 +171,7 @@ def failed(item: QueuedPosition, row: BookRow, error: BrokerError) -> Fetched:
         request_id=item.request_id,
         attempt=item.attempt,
     )
-    return Fetched(item, update, Outcome.failed(item, str(error)), parked=str(error))
+    return Fetched(item, update, Outcome.failed(item, str(error)), parked="" if is_hopeless else str(error))
 
 
 def find_row(item: QueuedPosition, rows: Callable[[], Iterable[BookRow]]) -> BookRow | None:

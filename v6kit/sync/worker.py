@@ -269,6 +269,7 @@ class QueueWorker:
         for each in done:
             del self._flights[each.item.request_id], self._items[each.item.request_id]
             if each.parked:
+                _log.warning("%s is not asked for again in this session: %s", each.item.symbol, each.parked)
                 self.parked[each.item.conid] = each.parked
         return settled.stale + lost
 
