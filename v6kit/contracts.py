@@ -138,7 +138,7 @@ class Leg:
         right: `C` or `P`; options only.
         strike: In the contract's currency, > 0; options only.
         expiry: `YYYYMMDD`; options and futures.
-        quantity: Signed number of contracts per unit of the strategy; not 0.
+        quantity: Signed number of contracts that the strategy holds, as the account counts them; not 0.
     """
 
     conid: int

@@ -11,9 +11,12 @@ import concurrent.futures
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack
+from functools import partial
 from html import escape
 from types import TracebackType
 from typing import Self, TypeVar
+
+import polars as pl
 
 from v6kit.broker import Broker
 from v6kit.clock import Clock
@@ -27,7 +30,7 @@ from v6kit.ledger import Durable
 from v6kit.positions import PositionBook
 from v6kit.queue import PositionQueue
 from v6kit.registry import StrategyRegistry
-from v6kit.sync import CycleReport, PositionStreamer, QueueWorker
+from v6kit.sync import CycleReport, PositionStreamer, QueueWorker, reconcile
 
 _Part = TypeVar("_Part")
 _Table = TypeVar("_Table", StrategyRegistry, PositionQueue, PositionBook)
@@ -138,6 +141,48 @@ class Desk:
         """
         self._refuse_if_closed()
         await self.streamer.sync()
+
+    async def reconcile(self) -> pl.DataFrame:
+        """Compare account, registry and book, and change none of them.
+
+        Asks for a complete list of all positions first. What is found is the trader's to judge: hand the rows that
+        are right to `apply`.
+
+        Returns:
+            One row per finding, the most urgent first: finding (`quantity`, `missing`, `closed` or `unassigned`),
+            account, conid, label, strategy_id, held, wanted (Float64, by all strategies together), registered and
+            becomes (Float64, the quantity of this strategy's leg now and when applied; 0 removes it), proposal. The
+            same columns when nothing is found.
+
+        Raises:
+            BrokerError: The list did not come complete.
+            StorageError: The lake cannot be read.
+        """
+        self._refuse_if_closed()
+        return await self.streamer.reconcile()
+
+    async def apply(self, findings: pl.DataFrame) -> None:
+        """Do what findings propose: legs take the held quantity or go, in one commit; closed rows leave the book.
+
+        The account is read again first, and what is no longer as it was found is refused. Rows whose proposal is a
+        trader's own to carry out (`becomes` is null) change nothing in the registry.
+
+        Args:
+            findings: The rows of the frame of `reconcile` to apply.
+
+        Raises:
+            BrokerError: The list of positions did not come complete; the registry stays as it was.
+            RegistryError: A leg or its position has changed since; the registry stays as it was.
+            StorageError: A commit failed.
+            TypeError, ValueError: These are no findings, or two strategies would take the same difference.
+        """
+        self._refuse_if_closed()
+        chosen = reconcile.as_findings(findings)
+        if any(each.finding == reconcile.CLOSED for each in chosen):
+            await self.sync()
+        if any(each.becomes is not None for each in chosen):
+            fixes = reconcile.to_fix(chosen, await self.reconcile())
+            await asyncio.wrap_future(self.registry.ledger.submit(partial(reconcile.fixed, fixes=fixes)))
 
     def start(self) -> Self:
         """Let the worker run a cycle every few seconds from now on; cells stay free."""

@@ -1,7 +1,8 @@
 """`PositionStreamer`: keeps active contracts live, and everything else in the queue.
 
 Reads all positions on start, every `sync_interval` and after each reconnect; follows the registry, position events and
-portfolio pushes in between; writes streamed quotes at most once per second as one commit.
+portfolio pushes in between; writes streamed quotes at most once per second as one commit. After a reconnect it says
+what reconciliation finds, and leaves it to the trader.
 
 Belongs to the broker's event loop; calls from elsewhere hop there and back, and so do the registry's callbacks.
 """
@@ -15,14 +16,16 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
+import polars as pl
+
 from v6kit.broker import Broker, ConnectionState
-from v6kit.contracts import ActiveContract, Instrument, Quote, check_float
+from v6kit.contracts import AccountPosition, ActiveContract, Instrument, Quote, check_float
 from v6kit.engine import at_home
 from v6kit.errors import InvalidTransitionError, LineLimitError, RequestFailedError, V6KitError
 from v6kit.positions import PositionBook
 from v6kit.queue import ACTIVE_PRIORITY, PositionQueue
 from v6kit.registry import StrategyRegistry
-from v6kit.sync import decisions
+from v6kit.sync import decisions, reconcile
 from v6kit.sync.inflow import Inflow
 
 FLUSH_SECONDS = 1.0
@@ -67,6 +70,8 @@ class PositionStreamer:
         self._resting: dict[int, float] = {}  # conid → when a refused stream may be asked for again (the loop's time)
         self._inflow = Inflow()
         self._wake = asyncio.Event()
+        self._look_is_due = False  # the link was down, so more may have changed than its end tells
+        self._last_look = pl.DataFrame(schema=reconcile.SCHEMA)
         self._one_sync = asyncio.Lock()
         self._one_flush = asyncio.Lock()
         self._errors: dict[str, Exception] = {}
@@ -161,14 +166,51 @@ class PositionStreamer:
         """
         async with self._one_sync:
             await asyncio.gather(self.registry.refresh(), self.queue.refresh(), self.book.refresh())
-            await self._flush(quotes=False)  # events are older than the list, so they go before it
-            positions = await self.broker.positions()
-            covered = {*self.broker.accounts, *(position.account for position in positions)}
+            positions, covered = await self._read_positions()
             await self.book.sync(positions, covered)
+            if self._look_is_due:
+                self._look(positions, covered)
             for value in await self.broker.portfolio():
                 self._inflow.add_portfolio(value)
             await self._flush(quotes=False)
             await self._route()
+
+    @at_home
+    async def reconcile(self) -> pl.DataFrame:
+        """Compare a complete list of all positions with registry and book, and change neither.
+
+        Returns:
+            One row per finding, as `reconcile.findings`.
+
+        Raises:
+            BrokerError: The list of positions did not come complete.
+            StorageError: The tables could not be read.
+        """
+        async with self._one_sync:
+            await asyncio.gather(self.registry.refresh(), self.book.refresh())
+            positions, covered = await self._read_positions()
+            return reconcile.findings(positions, self.registry.active_legs(), self.book.rows(), covered)
+
+    async def _read_positions(self) -> tuple[list[AccountPosition], set[str]]:
+        """Return all positions, and the accounts for which they are complete."""
+        await self._flush(quotes=False)  # events are older than the list, so they go before it
+        positions = await self.broker.positions()
+        return positions, {*self.broker.accounts, *(position.account for position in positions)}
+
+    def _look(self, positions: Collection[AccountPosition], covered: Collection[str]) -> None:
+        """Say what is found after a reconnect, once as long as it stays the same."""
+        self._look_is_due = False
+        others = [row for row in self.book.rows() if row.account not in covered]  # ours have just been synced
+        found = reconcile.findings(positions, self.registry.active_legs(), others, covered)
+        if not found.is_empty() and not found.equals(self._last_look):
+            _log.log(
+                logging.WARNING if reconcile.is_alarming(found) else logging.INFO,
+                "reconciliation after the reconnect has %d findings (%s); nothing was changed, see them with "
+                "await desk.reconcile()",
+                found.height,
+                reconcile.counted(found),
+            )
+        self._last_look = found
 
     # --- routing ------------------------------------------------------------------------------------------------
 
@@ -273,6 +315,7 @@ class PositionStreamer:
             self.parked.clear()  # the next session may be told otherwise
         if new is ConnectionState.LIVE:
             self._resting.clear()
+            self._look_is_due = True
             self._wake.set()
 
     def _on_stream_error(self, conid: int, code: int, message: str) -> None:
