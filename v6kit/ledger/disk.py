@@ -5,6 +5,8 @@ An object store needs none of it: what it has acknowledged is durable, and it is
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +19,8 @@ from v6kit.ledger.durability import Durable
 from v6kit.ledger.faults import storage_errors
 
 _PATIENCE_SECONDS, _POLL_SECONDS = 1.0, 0.002
+_COURTESY_SECONDS = 3 * _POLL_SECONDS  # by then everybody who waits has looked
+_CONTEST_SECONDS = 1.0  # others that have committed within this time are taken to be waiting
 
 
 class Disk:
@@ -33,6 +37,7 @@ class Disk:
         self._is_power = durable == "power"
         self._synced: int | None = None
         self._patience = _PATIENCE_SECONDS
+        self._contested_at = self._released_at = -math.inf
         self._lock = FileLock(folder / "_turn.lock", thread_local=False, poll_interval=_POLL_SECONDS)
 
     def check_is_there(self) -> None:
@@ -40,18 +45,14 @@ class Disk:
         if not self._has_log():
             raise TableMissingError(f"the table at {self._uri} is gone; put it back, or open another lake")
 
-    def has_version(self, version: int) -> bool:
-        """Tell whether the log has this version: a look at one name."""
-        return durability.has_entry(self._folder, version)
-
     def mend(self) -> None:
         """Move aside what a power cut has torn."""
         with storage_errors(self._uri, "looking for what a power cut has torn"):
             durability.mend(self._folder)
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Wait for one's turn among the writers.
+    def turn(self, version: int) -> Iterator[bool]:
+        """Wait for one's turn among the writers; tells whether others have committed since `version`.
 
         Without it, the one who has just committed knows the newest state, and wins again: measured with eight
         processes, one of them got nothing for half a minute. It is a courtesy and guards nothing: commits are
@@ -60,10 +61,21 @@ class Disk:
         """
         try:
             if self._has_log():  # else the lock would make a folder where the table was
+                self._let_others_go_first()
                 self._patience = _PATIENCE_SECONDS if self._is_my_turn() else 0.0
-            yield
+            if has_news := durability.has_entry(self._folder, version + 1):
+                self._contested_at = time.monotonic()
+            yield has_news
         finally:
             self._lock.release()
+            self._released_at = time.monotonic()
+
+    def _let_others_go_first(self) -> None:
+        """Hold back for as long as those who wait look every so often: who has just let go would be the quickest."""
+        now = time.monotonic()
+        rest = self._released_at + _COURTESY_SECONDS - now
+        if rest > 0 and now - self._contested_at < _CONTEST_SECONDS:
+            time.sleep(rest)
 
     def sync(self, version: int) -> None:
         """With `durable="power"`, return when all versions up to this one are on the disk.

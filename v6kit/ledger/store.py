@@ -187,8 +187,8 @@ class Store:
         if self._disk is None or self._handle is None:
             yield
             return
-        with self._disk.turn():
-            if self._disk.has_version(self.version + 1):
+        with self._disk.turn(self.version) as has_news:
+            if has_news:
                 self.refresh()
             yield
 
