@@ -1,4 +1,4 @@
-"""The queue as DESIGN.md, section 4, describes it, in plain dictionaries: slow, and short enough to be read as such.
+"""The queue as it is promised to behave, in plain dictionaries: slow, and short enough to be read as such.
 
 Each method of the model has the name of the call that it describes. It answers what the call must answer, raises what
 the call must raise, and leaves in `changes` what the call must write. Where only chance decides, which is the text of

@@ -1,4 +1,4 @@
-"""The registry as DESIGN.md, section 4, describes it, in one plain dictionary.
+"""The registry as it is promised to behave, in one plain dictionary.
 
 Each method of the model has the name of the call that it describes: it answers what the call must answer, raises what
 the call must raise, and leaves in `changes` what the call must write.
