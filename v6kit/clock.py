@@ -1,16 +1,23 @@
 """Time: aware UTC instants and a monotonic counter, passed in wherever time matters.
 
-Nothing in v6kit asks the system for the time by itself, so tests and notebooks can hold it still.
+Nothing in v6kit asks the system for the time by itself, so tests and notebooks can hold it still, or hurry it.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from datetime import UTC, datetime, timedelta
 
 
 class Clock:
-    """The system's clock."""
+    """The system's clock.
+
+    Attributes:
+        speed: Its seconds per second of the system's.
+    """
+
+    speed = 1.0
 
     def now(self) -> datetime:
         """Return the current instant, aware, in UTC."""
@@ -59,3 +66,32 @@ class FakeClock(Clock):
         if to.tzinfo is None:
             raise ValueError(f"to must be an aware datetime, got the naive {to!r}; add tzinfo=UTC")
         self._now = to.astimezone(UTC)
+
+
+class FastClock(Clock):
+    """A clock that runs faster than the system's: a trading day in two minutes.
+
+    What waits by it must wait on a loop of the same speed; `v6kit.open(clock=...)` sees to that.
+
+    Args:
+        speed: Seconds that pass here while one passes outside, 1 or more.
+        start: The first instant, aware; default now.
+    """
+
+    def __init__(self, speed: float, start: datetime | None = None) -> None:
+        if not 1.0 <= speed < math.inf:
+            raise ValueError(f"speed must be 1 or more, got {speed!r}")
+        start = datetime.now(UTC) if start is None else start
+        if start.tzinfo is None:
+            raise ValueError(f"start must be an aware datetime, got the naive {start!r}; add tzinfo=UTC")
+        self.speed = float(speed)
+        self._start = start.astimezone(UTC)
+        self._began = time.monotonic()
+
+    def now(self) -> datetime:
+        """Return the instant that this clock has come to."""
+        return self._start + timedelta(seconds=self.monotonic())
+
+    def monotonic(self) -> float:
+        """Return the seconds that have passed on this clock since it was made."""
+        return (time.monotonic() - self._began) * self.speed

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import selectors
 import threading
 from collections.abc import Callable, Coroutine
 from functools import wraps
@@ -18,15 +19,43 @@ _T = TypeVar("_T")
 _P = ParamSpec("_P")
 
 
+class _FastSelector(selectors.DefaultSelector):
+    """Waits for sockets as long as a fast clock says."""
+
+    def __init__(self, speed: float) -> None:
+        super().__init__()
+        self._speed = speed
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        return super().select(None if timeout is None else timeout / self._speed)
+
+
+class _FastLoop(asyncio.SelectorEventLoop):
+    """A loop on which every sleep, deadline and timer runs at the speed of a fast clock."""
+
+    def __init__(self, speed: float) -> None:
+        self._speed = speed
+        super().__init__(_FastSelector(speed))
+
+    def time(self) -> float:
+        return super().time() * self._speed
+
+
+def new_event_loop(speed: float = 1.0) -> asyncio.AbstractEventLoop:
+    """Return a loop whose seconds are those of a clock with this speed."""
+    return asyncio.new_event_loop() if speed == 1.0 else _FastLoop(speed)
+
+
 class Engine:
     """A background event loop.
 
     Args:
         name: Of its thread.
+        speed: Of its time; a clock's.
     """
 
-    def __init__(self, name: str = "v6kit-engine") -> None:
-        self._loop = asyncio.new_event_loop()
+    def __init__(self, name: str = "v6kit-engine", *, speed: float = 1.0) -> None:
+        self._loop = new_event_loop(speed)
         self._closing = threading.Lock()
         self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
         self._thread.start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from v6kit.clock import Clock, FakeClock
+from v6kit.clock import Clock, FakeClock, FastClock
 
 NAIVE = datetime(2026, 11, 20, 14, 30)  # noqa: DTZ001 - on purpose
 
@@ -47,3 +47,17 @@ def test_what_a_clock_cannot_do_is_refused_with_the_value():
         FakeClock().jump(NAIVE)
     with pytest.raises(ValueError, match="by must not be negative, got -1"):
         FakeClock().advance(-1)
+    with pytest.raises(ValueError, match=r"speed must be 1 or more, got 0.5"):
+        FastClock(0.5)
+    with pytest.raises(ValueError, match="start must be an aware datetime"):
+        FastClock(2, NAIVE)
+
+
+def test_a_fast_clock_runs_ahead_of_the_systems():
+    """Its two times move together, and faster than the system's by its speed."""
+    outside, fast = Clock(), FastClock(1000, datetime(2026, 11, 20, 14, 30, tzinfo=UTC))
+    first, began = fast.monotonic(), outside.monotonic()
+    while outside.monotonic() - began < 0.002:
+        pass
+    assert fast.monotonic() - first >= 2
+    assert fast.now() >= datetime(2026, 11, 20, 14, 30, 2, tzinfo=UTC)

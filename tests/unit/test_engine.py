@@ -200,3 +200,22 @@ async def test_calls_hop_to_the_home_loop_and_back():
     engine.close()
     with pytest.raises(V6KitError, match="has ended"):
         await homed.where()
+
+
+def test_a_fast_engine_sleeps_by_its_own_seconds():
+    """A minute of its time is over long before a second of ours, for sleeps, timers and deadlines alike."""
+    engine = Engine("v6kit-test", speed=1000)
+
+    async def a_minute() -> float:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await asyncio.sleep(60)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(60):
+                await loop.create_future()
+        return loop.time() - began
+
+    try:
+        assert engine.submit(a_minute()).result(DEADLINE) >= 120
+    finally:
+        engine.close()

@@ -71,7 +71,7 @@ class Desk:
         self.registry = made(StrategyRegistry, "active_strategies")
         self.queue = made(PositionQueue, "position_queue")
         self.positions = made(PositionBook, "position_updates")
-        self._engine = Engine()
+        self._engine = Engine(speed=clock.speed)
         self._gateway: SimulatedGateway | None = None
         self._broker: Broker | None = None
         self._worker: QueueWorker | None = None
