@@ -74,12 +74,12 @@ class Broker:
         if market_data_type not in MARKET_DATA_TYPES:
             raise ValueError(f"market_data_type must be 1, 2, 3 or 4, got {market_data_type!r}")
         self.market_data_type = market_data_type
-        self.connect_timeout = check_float("connect_timeout", connect_timeout, above=0.0)
-        self.snapshot_timeout = check_float("snapshot_timeout", snapshot_timeout, above=0.0)
+        self._clock = clock = clock or Clock()
+        self.connect_timeout = check_float("connect_timeout", connect_timeout, above=0.0) * clock.speed
+        self.snapshot_timeout = check_float("snapshot_timeout", snapshot_timeout, above=0.0) * clock.speed
         self.server_version: int | None = None
         self.accounts: tuple[str, ...] = ()
-        self._clock = clock = clock or Clock()
-        self._timings = timings = timings or Timings()
+        self._timings = timings = (timings or Timings()).at_speed(clock.speed)
         self.lines = lines = LineBudget(clock=clock) if lines is None else lines
         self._pacer = Pacer(
             requests_per_second, slow_seconds=timings.slow_pace, pause_seconds=timings.pace_hold, clock=clock
