@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -9,11 +10,12 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from deltalake import DeltaTable
+from deltalake import CommitProperties, DeltaTable
 from tallies import SPEC, count, look
 from v6kit.errors import StorageError
 from v6kit.ledger import Past, upkeep
 from v6kit.ledger import store as store_module
+from v6kit.ledger.faults import OvertakenError
 from v6kit.ledger.spec import UNTIL
 from v6kit.ledger.store import Store
 
@@ -195,6 +197,50 @@ def test_a_failed_upkeep_is_logged_and_fails_nobody(make_ledger, monkeypatch, ca
         assert ledger.submit(count("SPY")).result() == number
     ledger.close()
     assert "put off to the next turn" in caplog.text
+
+
+def test_an_upkeep_that_another_process_has_overtaken_alarms_nobody(make_ledger, monkeypatch, caplog):
+    """Two writers may do it at once; the one that comes second has nothing to complain about."""
+    monkeypatch.setattr(upkeep, "COMMITS_PER_TURN", 5)
+    monkeypatch.setattr(upkeep, "SMALL_FILES_DUE", 1)
+    ledger, replace, overtaken = make_ledger(), Store.replace, threading.Event()
+
+    def second(store: Store, low: int, high: int, *rest: object) -> None:
+        other = Store(store.uri)
+        other.open()
+        replace(other, low, high, *rest)
+        overtaken.set()
+        replace(store, low, high, *rest)
+
+    monkeypatch.setattr(Store, "replace", second)
+    with caplog.at_level("DEBUG", "v6kit.ledger"):
+        for number in range(1, 13):
+            assert ledger.submit(count("SPY")).result() == number
+        assert overtaken.wait(10)
+        ledger.close()
+    assert "another process does the upkeep" in caplog.text
+    assert not [each for each in caplog.records if each.levelno >= logging.WARNING]
+
+
+def test_a_snapshot_that_another_process_has_just_written_will_do(make_ledger, monkeypatch):
+    """Of two that replace it at once, the second is overtaken and not broken."""
+    ledger = make_ledger()
+    ledger.submit(count("SPY")).result()
+    store = Store(ledger.uri)
+    upkeep.run(store, ledger._write_snapshot)
+    write = store_module.write_deltalake
+
+    def second(uri: object, *rest: object, **options: object) -> None:
+        if str(uri).endswith("_snapshot"):
+            held = DeltaTable(uri)  # as it was when this one looked
+            write(uri, *rest, **options)
+            write(held, *rest, **options | {"commit_properties": CommitProperties(max_commit_retries=0)})
+        else:
+            write(uri, *rest, **options)
+
+    monkeypatch.setattr(store_module, "write_deltalake", second)
+    with pytest.raises(OvertakenError):
+        upkeep.run(store, ledger._write_snapshot)
 
 
 def test_an_upkeep_that_meets_a_bug_says_so(make_ledger, monkeypatch, caplog):

@@ -24,7 +24,7 @@ from deltalake import (
     PostCommitHookProperties,
     write_deltalake,
 )
-from deltalake.exceptions import DeltaError
+from deltalake.exceptions import CommitFailedError, DeltaError
 
 from v6kit.errors import SchemaMismatchError, StorageError, TableMissingError
 from v6kit.ledger.disk import Disk
@@ -365,13 +365,22 @@ class Store:
             )
 
     def overwrite(self, frame: pl.DataFrame) -> None:
-        """Replace the whole table by `frame` in one commit, and create it if need be."""
-        with storage_errors(self.uri, "writing the snapshot"):
-            write_deltalake(
-                self.uri,
-                frame,
-                mode="overwrite",
-                schema_mode="overwrite",  # the ledger's schema may have grown since
-                configuration=_RETENTION,
-                storage_options=self._options or None,
-            )
+        """Replace the whole table by `frame` in one commit, and create it if need be.
+
+        Raises:
+            OvertakenError: Somebody else has replaced it at the same time.
+        """
+        try:
+            with storage_errors(self.uri, "writing the snapshot"):
+                write_deltalake(
+                    self.uri,
+                    frame,
+                    mode="overwrite",
+                    schema_mode="overwrite",  # the ledger's schema may have grown since
+                    configuration=_RETENTION,
+                    storage_options=self._options or None,
+                )
+        except StorageError as error:
+            if isinstance(error.__cause__, CommitFailedError):
+                raise OvertakenError(str(error)) from error
+            raise

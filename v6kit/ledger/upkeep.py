@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from v6kit.errors import StorageError
+from v6kit.ledger.faults import OvertakenError
 from v6kit.ledger.spec import ResultT
 from v6kit.ledger.store import Store
 
@@ -81,6 +82,8 @@ class Upkeep:
         store = self._new_store()
         try:
             run(store, self._write_snapshot, self._forget)
+        except OvertakenError as error:
+            _log.debug("another process does the upkeep of %s at this moment: %s", store.uri, error)
         except StorageError as error:
             _log.warning("upkeep of %s is put off to the next turn: %s", store.uri, error)
         except Exception:  # noqa: BLE001 - whatever it is, it must not end the thread in silence
