@@ -1,4 +1,4 @@
-"""A full desk for ten minutes: 100 streams at 4 ticks a second beside the queue, then a minute beside a cell that computes.
+"""A full desk for ten minutes: 100 streams at 4 ticks a second beside the queue, then a minute beside a busy cell.
 
 `V6KIT_LOAD_SECONDS` sets how long the first part lasts. The gateway runs in a process of its own, and so does a
 bystander: a loop that only sleeps, which tells how late any loop of this machine wakes up meanwhile.
