@@ -16,6 +16,7 @@ from typing import SupportsIndex
 
 SEC_TYPES = ("OPT", "FOP", "STK", "FUT", "IND", "CASH", "BOND", "FUND", "CFD", "CMDTY", "CRYPTO", "WAR")
 OPTION_TYPES = ("OPT", "FOP", "WAR")
+DEFAULT_STRATEGY_PRIORITY = 2
 
 
 class Right(StrEnum):
@@ -203,12 +204,16 @@ class ActiveContract(Leg):
         strategy: Its kind or name, e.g. `IRON_CONDOR`.
         added_at: When it was registered, aware UTC.
         removed_at: When it was removed, or `None` while active.
+        account: The account that is to hold it; `None`: any of the login.
+        priority: Of its strategy: 1 goes before 2 where there is not enough for all.
     """
 
     strategy_id: str
     strategy: str
     added_at: datetime
     removed_at: datetime | None = None
+    account: str | None = None
+    priority: int = DEFAULT_STRATEGY_PRIORITY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -82,7 +82,7 @@ async def test_of_several_accounts_the_named_one_is_followed(
     make_gateway: GatewayMaker, caplog: pytest.LogCaptureFixture
 ):
     """Without a name there is no portfolio, and a warning says why."""
-    gateway = await make_gateway(20, extra_accounts=("DU2",))
+    gateway = await make_gateway((20, 0), accounts=("DU0000001", "DU2"))
     async with connected(gateway) as broker:
         assert len(await broker.positions()) == 20
         assert await broker.portfolio() == []

@@ -165,15 +165,6 @@ async def test_profit_of_one_position_follows_the_price(
     await round_trip(ib)
 
 
-async def test_further_accounts_are_managed_and_empty(make_gateway, connect) -> None:
-    """With two accounts the client learns of both, and the second holds nothing."""
-    gateway = await make_gateway(extra_accounts=("DU0000002",))
-    ib = await connect(gateway, account="DU0000002")
-    assert ib.managedAccounts() == ["DU0000001", "DU0000002"]
-    assert ib.portfolio() == []
-    assert {each.account for each in ib.positions()} == {"DU0000001"}
-
-
 # Contracts
 
 

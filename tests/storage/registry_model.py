@@ -14,7 +14,7 @@ from ledger_model import Made, Refused, Row
 from v6kit.errors import ContractConflictError, RegistryError, StrategyNotFoundError
 from v6kit.ledger import NO_INSTANT
 
-Key = tuple[str, int]
+Key = tuple[str, str | None, int]
 
 
 class Held(NamedTuple):
@@ -31,6 +31,8 @@ class Held(NamedTuple):
     quantity: float
     added_at: datetime
     removed_at: datetime | None
+    account: str | None
+    priority: int
     change: str
 
     @property
@@ -38,9 +40,28 @@ class Held(NamedTuple):
         """What a conid stands for, and must go on to stand for while it is active."""
         return self.symbol, self.sec_type, self.right, self.strike, self.expiry
 
+    @property
+    def key(self) -> Key:
+        """What names the leg."""
+        return self.strategy_id, self.account, self.conid
+
+    @property
+    def name(self) -> tuple[str, str | None]:
+        """What names the strategy."""
+        return self.strategy_id, self.account
+
+    @property
+    def common(self) -> tuple[str, int]:
+        """What all legs of a strategy have in common."""
+        return self.strategy, self.priority
+
+    def is_in(self, account: str | None) -> bool:
+        """Tell whether a call for an account means it: for all of them (`None`), or for none (an empty text)."""
+        return account is None or account == (self.account or "")
+
     def seen(self) -> tuple[Any, ...]:
         """Return the leg as users see it."""
-        return self[:-1]
+        return tuple("" if value is None else value for value in self[:-1])  # so that they can be sorted
 
 
 class RegistryModel:
@@ -63,7 +84,8 @@ class RegistryModel:
         attempt.now = now
         method: Callable[..., list[Held]] = getattr(attempt, made.call.name)
         try:
-            answer = method(*made.expected)
+            arguments, options = made.expected
+            answer = method(*arguments, **options)
         except RegistryError as error:
             return Refused(type(error)), {}
         self.__dict__.update(attempt.__dict__)
@@ -71,45 +93,84 @@ class RegistryModel:
 
     def row(self, row: Row) -> tuple[Key, Held]:
         """Return the key of a table's row, and what it says."""
-        return (row["strategy_id"], row["conid"]), Held(*(row[name] for name in Held._fields))
+        return (row["strategy_id"], row["account"], row["conid"]), Held(*(row[name] for name in Held._fields))
 
     def answer(self, answer: Any) -> Any:
         """Return a real answer in the words of the model."""
         if isinstance(answer, Refused):
             return answer
-        return sorted(tuple(getattr(leg, name) for name in Held._fields[:-1]) for leg in answer)
+        return sorted(Held(*(getattr(leg, name) for name in Held._fields[:-1]), change="").seen() for leg in answer)
 
     # --- calls ---------------------------------------------------------------------------------------------------
 
-    def add_strategy(self, strategy_id: str, legs: Sequence[Mapping[str, Any]], kind: str | None) -> list[Held]:
-        """All legs or none; a conid names one contract; what is there stays, but for its quantity and kind."""
-        mine = [leg for leg in self.active() if leg.strategy_id == strategy_id]
+    def add_strategy(
+        self,
+        strategy_id: str,
+        legs: Sequence[Mapping[str, Any]],
+        kind: str | None,
+        *,
+        account: str | None,
+        priority: int | None,
+    ) -> list[Held]:
+        """All legs or none; a conid names one contract; what is there stays, but for quantity, kind and priority."""
+        mine = [leg for leg in self.active() if leg.name == (strategy_id, account)]
         kind = kind or next((leg.strategy for leg in mine), "CUSTOM")
+        priority = priority or next((leg.priority for leg in mine), 2)
         for given in legs:
-            new = Held(strategy_id, kind, **given, added_at=self.now, removed_at=None, change="ADD")
+            new = Held(
+                strategy_id, kind, **given, added_at=self.now, removed_at=None, account=account, priority=priority,
+                change="ADD",
+            )  # fmt: skip
             if any(leg.conid == new.conid and leg.contract != new.contract for leg in self.active()):
                 raise ContractConflictError
-            known = self.legs.get((strategy_id, new.conid))
+            known = self.legs.get((strategy_id, account, new.conid))
             if known is None or known.removed_at is not None:
                 self.put(new)
             elif known.quantity != new.quantity:
-                self.put(known._replace(quantity=new.quantity, strategy=kind, change="UPDATE"))
-        for leg in self.active():
-            if leg.strategy_id == strategy_id and leg.strategy != kind:
-                self.put(leg._replace(strategy=kind, change="UPDATE"))
-        return [leg for leg in self.active() if leg.strategy_id == strategy_id]
+                self.put(known._replace(quantity=new.quantity, change="UPDATE"))
+        mine = [leg for leg in self.active() if leg.name == (strategy_id, account)]
+        for leg in mine:
+            if (leg.strategy, leg.priority) != (kind, priority):
+                self.put(leg._replace(strategy=kind, priority=priority, change="UPDATE"))
+        return [leg for leg in self.active() if leg.name == (strategy_id, account)]
 
-    def add_active(self, strategy_id: str, leg: Mapping[str, Any], kind: str | None) -> list[Held]:
+    def add_active(
+        self,
+        strategy_id: str,
+        leg: Mapping[str, Any],
+        kind: str | None,
+        *,
+        account: str | None,
+        priority: int | None,
+    ) -> list[Held]:
         """One leg."""
-        return self.add_strategy(strategy_id, [leg], kind)
+        return self.add_strategy(strategy_id, [leg], kind, account=account, priority=priority)
 
-    def remove_strategy(self, strategy_id: str) -> list[Held]:
-        """All of its legs; one that never was is an error."""
-        return self.remove((leg for leg in self.legs.values() if leg.strategy_id == strategy_id), "REMOVE")
+    def amend(self, amendments: Sequence[tuple[str, str | None, int, float, float]]) -> list[Held]:
+        """Other quantities for legs that are as they were seen, 0 to remove; all or none."""
+        for strategy_id, account, conid, quantity, becomes in amendments:
+            leg = self.legs.get((strategy_id, account, conid))
+            if leg is None or leg.removed_at is not None or leg.quantity != quantity:
+                raise RegistryError
+            if becomes:
+                self.put(leg._replace(quantity=becomes, change="UPDATE"))
+            else:
+                self.put(leg._replace(removed_at=self.now, change="REMOVE"))
+        return [self.legs[one[:3]] for one in amendments]
 
-    def remove_active(self, conid: int, strategy_id: str | None) -> list[Held]:
-        """A contract, from one strategy or from all."""
-        chosen = (leg for leg in self.legs.values() if leg.conid == conid and strategy_id in (None, leg.strategy_id))
+    def remove_strategy(self, strategy_id: str, *, account: str | None) -> list[Held]:
+        """All of its legs, in one account or in all; one that never was is an error."""
+        return self.remove(
+            (leg for leg in self.legs.values() if leg.strategy_id == strategy_id and leg.is_in(account)), "REMOVE"
+        )
+
+    def remove_active(self, conid: int, strategy_id: str | None, *, account: str | None) -> list[Held]:
+        """A contract, from one strategy or from all, in one account or in all."""
+        chosen = (
+            leg
+            for leg in self.legs.values()
+            if leg.conid == conid and strategy_id in (None, leg.strategy_id) and leg.is_in(account)
+        )
         return self.remove(chosen, "REMOVE")
 
     def expire(self, on: date) -> list[Held]:
@@ -135,8 +196,7 @@ class RegistryModel:
 
     def put(self, leg: Held) -> None:
         """Let a leg be like this from now on."""
-        key = leg.strategy_id, leg.conid
-        self.legs[key] = self.changes[key] = leg
+        self.legs[leg.key] = self.changes[leg.key] = leg
 
     def active(self) -> list[Held]:
         """Return what is held."""

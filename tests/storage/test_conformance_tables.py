@@ -38,9 +38,9 @@ async def test_a_registry_is_the_same_for_every_handle_and_its_past_stays(place,
         assert not one.is_active(101)
         async with StrategyRegistry(uri, **there) as three:
             assert three.active_legs() == []
-    past = TableHistory(uri, ("strategy_id", "conid"), **there)
+    past = TableHistory(uri, ("strategy_id", "account", "conid"), **there)
     assert past.as_of(added)["removed_at"].to_list() == [None]
-    assert past.timeline("1", 101).height == 2
+    assert past.timeline("1", None, 101).height == 2
 
 
 async def test_a_book_is_the_same_for_every_handle_and_its_past_stays(place, uri, clock):

@@ -18,13 +18,17 @@ from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 from ledger_model import HANDLES, WAITS, Call, LedgerMachine, Row, agree, calls
 from registry_model import RegistryModel
 from v6kit.contracts import ActiveContract
-from v6kit.registry import StrategyRegistry
+from v6kit.registry import Amendment, StrategyRegistry
 
 EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "12"))
 STEPS = 40
 CONIDS = range(1, 6)
 STRATEGIES = st.sampled_from(["1", "2", "3"])
 KINDS = st.sampled_from([None, None, "IRON_CONDOR", "VERTICAL"])
+PRIORITIES = st.sampled_from([None, None, 1, 2])
+ACCOUNTS = st.sampled_from([None, None, "DU1", "DU2"])
+WHERE = ACCOUNTS | st.just("")  # for removals: nothing said, one account, or legs that are bound to none
+QUANTITIES = st.sampled_from([1.0, 1.0, -2.0])
 DAYS = st.sampled_from([date(2026, 11, 1), date(2026, 12, 1), date(2026, 12, 18), date(2027, 1, 1)])
 
 
@@ -38,15 +42,21 @@ def leg(conid: int, quantity: float, *, wrong: bool) -> dict[str, Any]:
     return {"conid": conid, "symbol": symbol, **fields, "quantity": quantity}
 
 
-LEG = st.builds(
-    leg, st.sampled_from(CONIDS), st.sampled_from([1.0, 1.0, -2.0]), wrong=st.sampled_from([False] * 5 + [True])
-)
+LEG = st.builds(leg, st.sampled_from(CONIDS), QUANTITIES, wrong=st.sampled_from([False] * 5 + [True]))
 LEGS = st.lists(LEG, min_size=1, max_size=4, unique_by=lambda one: one["conid"])
-ADD = calls("add_strategy", STRATEGIES, LEGS, KINDS)
+ADD = calls("add_strategy", STRATEGIES, LEGS, KINDS, account=ACCOUNTS, priority=PRIORITIES)
+AMENDMENTS = st.lists(
+    st.builds(
+        Amendment, STRATEGIES, ACCOUNTS, st.sampled_from(CONIDS), QUANTITIES, becomes=st.sampled_from([0.0, 1.0, -2.0])
+    ),
+    max_size=2,
+    unique_by=lambda one: one[:3],
+)
 REMOVE = (
-    calls("remove_strategy", STRATEGIES)
-    | calls("remove_active", st.sampled_from(CONIDS), STRATEGIES | st.none())
+    calls("remove_strategy", STRATEGIES, account=WHERE)
+    | calls("remove_active", st.sampled_from(CONIDS), STRATEGIES | st.none(), account=WHERE)
     | calls("expire", DAYS)
+    | calls("amend", AMENDMENTS)
 )
 LOOK = st.just(Call("get_all_active"))
 
@@ -94,14 +104,22 @@ class RegistryMachine(LedgerMachine):
         self.play((1 - on, [call]))
         assert self.table.version() == before
 
-    @rule(on=HANDLES, strategy_id=STRATEGIES, one=LEG, kind=KINDS)
-    def add_one(self, on: int, strategy_id: str, one: dict[str, Any], kind: str | None) -> None:
+    @rule(on=HANDLES, call=calls("add_active", STRATEGIES, LEG, KINDS, account=ACCOUNTS, priority=PRIORITIES))
+    def add_one(self, on: int, call: Call) -> None:
         """Register one contract, field by field."""
-        self.play((on, [Call("add_active", (strategy_id, one, kind))]))
+        self.play((on, [call]))
+
+    @rule(on=HANDLES, data=st.data(), becomes=st.sampled_from([0.0, 1.0, -2.0, 5.0]))
+    def amend_what_is_held(self, on: int, data: st.DataObject, becomes: float) -> None:
+        """Give legs another quantity, as they are."""
+        held = [Amendment(*leg.key, leg.quantity, becomes) for leg in self.model.active()]
+        if held:
+            chosen = data.draw(st.lists(st.sampled_from(held), min_size=1, max_size=2, unique=True))
+            self.play((on, [Call("amend", (chosen,))]))
 
     @rule(on=HANDLES, call=REMOVE, after=WAITS)
     def remove(self, on: int, call: Call, after: float) -> None:
-        """Let go of a strategy, a contract, or what has expired."""
+        """Let go of a strategy, a contract, or what has expired, or amend legs that may be otherwise by now."""
         self.play((on, [call]), after=after)
 
     @rule(on=HANDLES, call=LOOK)
@@ -124,9 +142,10 @@ class RegistryMachine(LedgerMachine):
     def real(self, index: int, call: Call) -> tuple[Call, tuple[Any, ...]]:  # noqa: ARG002 - all handles are alike
         """Return the call as it is made, and what the model needs."""
         if call.name != "add_active":
-            return call, call.arguments
+            return call, (call.arguments, call.options)
         strategy_id, one, kind = call.arguments
-        return Call("add_active", (), {**one, "strategy_id": strategy_id, "kind": kind}), (strategy_id, one, kind)
+        flat = {**one, "strategy_id": strategy_id, "kind": kind, **call.options}
+        return Call("add_active", (), flat), (call.arguments, call.options)
 
     def is_finished(self, row: Row) -> bool:  # noqa: ARG002 - of no row
         """Nothing in a registry is pruned for having ended: removed legs are few, and tell what a strategy was."""
@@ -143,20 +162,22 @@ class RegistryMachine(LedgerMachine):
         assert not self.wrong
         legs = handle.active_legs()
         agree(self.model.answer(legs), held, "active_legs()")
-        assert legs == sorted(legs, key=lambda one: (one.strategy_id, one.added_at)), "they are in order"
+        order = [(one.strategy_id, one.account or "", one.added_at) for one in legs]
+        assert order == sorted(order), "they are in order"
         assert len(handle.current()) == len(held)
-        by_strategy = handle.strategies().select("strategy_id", "strategy", "legs").rows()
-        ids = sorted({one.strategy_id for one in self.model.active()})
-        right = [[one for one in self.model.active() if one.strategy_id == strategy_id] for strategy_id in ids]
-        agree(by_strategy, [(legs[0].strategy_id, legs[0].strategy, len(legs)) for legs in right], "strategies()")
+        by_strategy = handle.strategies().select("strategy_id", "account", "strategy", "priority", "legs").rows()
+        names = sorted({one.name for one in self.model.active()}, key=lambda name: (name[0], name[1] or ""))
+        right = [[one for one in self.model.active() if one.name == name] for name in names]
+        agree(
+            by_strategy,
+            [(*name, *of[0].common, len(of)) for name, of in zip(names, right, strict=True)],
+            "strategies()",
+        )
         rows = pl.DataFrame(self.journal, schema=dict(StrategyRegistry.SPEC.columns))
-        newest = rows.group_by("strategy_id", "conid").agg(pl.all().sort_by("seq").last())
+        newest = rows.group_by("strategy_id", "account", "conid").agg(pl.all().sort_by("seq").last())
         told = newest.filter(pl.col("removed_at").is_null())["conid"].unique().sort().to_list()
         agree(told, sorted(active), "the table")
-        for one in {one.strategy_id: one for one in self.model.active()}.values():
-            assert {other.strategy for other in self.model.active() if other.strategy_id == one.strategy_id} == {
-                one.strategy
-            }
+        assert all(len({one.common for one in of}) == 1 for of in right), "a strategy has one kind and one priority"
 
 
 @pytest.mark.usefixtures("no_turns")  # writers are to meet

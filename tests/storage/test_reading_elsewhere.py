@@ -84,7 +84,7 @@ async def registry_table(uri, clock) -> pl.DataFrame:
 TABLES = {
     "position_queue": (queue_table, "request_id", ""),
     "position_updates": (book_table, "account, conid", " AND position <> 0"),
-    "active_strategies": (registry_table, "strategy_id, conid", " AND removed_at IS NULL"),
+    "active_strategies": (registry_table, "strategy_id, account, conid", " AND removed_at IS NULL"),
 }
 
 

@@ -123,7 +123,7 @@ async def test_another_quantity_is_taken_over(registry: StrategyRegistry, clock:
         (102, 1.0, since, "VERTICAL"),
     ]
     history = TableHistory(registry.uri, registry.SPEC.key)
-    assert history.timeline("1", 101)["change"].to_list() == ["ADD", "UPDATE"]
+    assert history.timeline("1", None, 101)["change"].to_list() == ["ADD", "UPDATE"]
 
 
 async def test_a_strategy_is_of_one_kind(registry: StrategyRegistry):
@@ -174,7 +174,7 @@ async def test_what_never_was_cannot_be_removed(registry: StrategyRegistry):
     with pytest.raises(StrategyNotFoundError, match="no strategy '9'; active are none"):
         await registry.remove_strategy(9)
     await registry.add_strategy("mine", [CALL])
-    with pytest.raises(StrategyNotFoundError, match="no strategy '9'; active are mine"):
+    with pytest.raises(StrategyNotFoundError, match="no strategy '9'; active are 'mine'"):
         await registry.remove_strategy(9)
     with pytest.raises(StrategyNotFoundError, match="conid 5 was never a leg of any strategy"):
         await registry.remove_active(5)
@@ -192,7 +192,10 @@ async def test_expired_legs_are_removed(registry: StrategyRegistry, clock: FakeC
     assert [leg.conid for leg in await registry.expire()] == [103]
     assert [leg.conid for leg in await registry.expire(on=date(2027, 1, 1))] == [101]
     assert [leg.conid for leg in registry.active_legs()] == [7]
-    assert TableHistory(registry.uri, registry.SPEC.key).timeline("1", 103)["change"].to_list() == ["ADD", "EXPIRE"]
+    assert TableHistory(registry.uri, registry.SPEC.key).timeline("1", None, 103)["change"].to_list() == [
+        "ADD",
+        "EXPIRE",
+    ]
 
 
 async def test_ib_async_contracts_are_taken_as_they_are(registry: StrategyRegistry):
@@ -386,13 +389,22 @@ async def test_a_listener_may_be_ended_twice(registry: StrategyRegistry):
 
 async def test_strategies_and_current_are_frames(registry: StrategyRegistry, clock: FakeClock):
     """One row per strategy, and one per leg with the table's columns; both with their columns when empty."""
-    assert registry.strategies().columns == ["strategy_id", "strategy", "legs", "symbols", "expiries", "added_at"]
+    assert registry.strategies().columns == [
+        "strategy_id",
+        "strategy",
+        "legs",
+        "symbols",
+        "expiries",
+        "added_at",
+        "account",
+        "priority",
+    ]
     assert registry.current().columns == list(registry.SPEC.columns)
     await registry.add_strategy(2, [CALL, PUT, OTHER], "MIX")
     await registry.add_strategy(1, [{"conid": 7, "symbol": "SPY", "sec_type": "STK"}])
     assert registry.strategies().rows() == [
-        ("1", "CUSTOM", 1, "SPY", "", clock.now()),
-        ("2", "MIX", 3, "QQQ, SPY", "20261120, 20261218", clock.now()),
+        ("1", "CUSTOM", 1, "SPY", "", clock.now(), None, 2),
+        ("2", "MIX", 3, "QQQ, SPY", "20261120, 20261218", clock.now(), None, 2),
     ]
     assert registry.current()["conid"].to_list() == [7, 101, 102, 103]
 
@@ -426,4 +438,4 @@ async def test_the_past_of_a_leg_is_kept(registry: StrategyRegistry, clock: Fake
     await registry.remove_strategy(1)
     history = TableHistory(registry.uri, registry.SPEC.key, clock=clock)
     assert history.as_of(1)["removed_at"].to_list() == [None]
-    assert history.timeline("1", 101)["lasted"].to_list() == [timedelta(seconds=60), None]
+    assert history.timeline("1", None, 101)["lasted"].to_list() == [timedelta(seconds=60), None]

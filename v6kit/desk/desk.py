@@ -11,7 +11,6 @@ import concurrent.futures
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack
-from functools import partial
 from html import escape
 from types import TracebackType
 from typing import Self, TypeVar
@@ -150,9 +149,10 @@ class Desk:
 
         Returns:
             One row per finding, the most urgent first: finding (`quantity`, `missing`, `closed` or `unassigned`),
-            account, conid, label, strategy_id, held, wanted (Float64, by all strategies together), registered and
-            becomes (Float64, the quantity of this strategy's leg now and when applied; 0 removes it), proposal. The
-            same columns when nothing is found.
+            account, conid, label, strategy_id, strategy_account, held, wanted (Float64, by all strategies of the same
+            account together), registered and becomes (Float64, the quantity of this strategy's leg now and when
+            applied; 0 removes it), proposal. The same columns when nothing is found. How legs with and without an
+            account are compared: `v6kit.sync.reconcile.findings`.
 
         Raises:
             BrokerError: The list did not come complete.
@@ -182,7 +182,7 @@ class Desk:
             await self.sync()
         if any(each.becomes is not None for each in chosen):
             fixes = reconcile.to_fix(chosen, await self.reconcile())
-            await asyncio.wrap_future(self.registry.ledger.submit(partial(reconcile.fixed, fixes=fixes)))
+            await self.registry.amend(reconcile.amendments(fixes))
 
     def start(self) -> Self:
         """Let the worker run a cycle every few seconds from now on; cells stay free."""

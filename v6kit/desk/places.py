@@ -12,7 +12,7 @@ from v6kit.ledger import normalise
 
 SIMULATED = "simulated"
 TABLES = {
-    "active_strategies": ("strategy_id", "conid"),
+    "active_strategies": ("strategy_id", "account", "conid"),
     "position_queue": ("request_id",),
     "position_updates": ("account", "conid"),
 }

@@ -10,11 +10,11 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from v6kit.contracts import Instrument, Right, check_float, check_int
+from v6kit.contracts import Instrument, Right, check_float, check_int, check_text
 from v6kit.gateway.market import STRIKES_EACH_SIDE, UNDERLYINGS, Market
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from v6kit.clock import Clock
 
@@ -75,9 +75,15 @@ class Account:
 
     @classmethod
     def generate(
-        cls, n_positions: int = 500, *, seed: int = 7, clock: Clock | None = None, market: Market | None = None
+        cls,
+        n_positions: int = 500,
+        *,
+        seed: int = 7,
+        clock: Clock | None = None,
+        market: Market | None = None,
+        account_id: str = ACCOUNT_ID,
     ) -> Account:
-        """Return an account that holds so many positions; the same ones for the same seed and date.
+        """Return an account that holds so many positions; the same ones for the same seed, date and account id.
 
         First come complete iron condors (long put, short put, short call, long call on one symbol and expiry, one
         quantity), about three fifths of the options; then single options, some stocks, and one or two futures.
@@ -87,11 +93,12 @@ class Account:
             seed: Names the account, and the market unless one is given.
             clock: Of the market that is made unless one is given.
             market: Where the positions are listed and priced.
+            account_id: IB's account id.
         """
         count = check_int("n_positions", n_positions, minimum=0)
         if count > MAX_POSITIONS:
             raise ValueError(f"n_positions must be at most {MAX_POSITIONS}, got {count}; the market lists no more")
-        account = cls(Market(seed, clock) if market is None else market)
+        account = cls(Market(seed, clock) if market is None else market, account_id=account_id)
         _Generator(account, seed).fill(count)
         return account
 
@@ -166,13 +173,38 @@ class Account:
         self._positions[position.instrument.conid] = position
 
 
+def generate_accounts(
+    positions: int | tuple[int, ...], account_ids: Sequence[str], *, seed: int, market: Market
+) -> dict[str, Account]:
+    """Return a login's accounts by id.
+
+    Args:
+        positions: How many positions each account holds, 0 to 2000; or a number for each, in the order of the ids.
+        account_ids: Different ids, at least one.
+        seed: Names the positions, together with the id.
+        market: Where they are listed and priced.
+    """
+    ids = [] if isinstance(account_ids, str) else [check_text("accounts", each) for each in account_ids]
+    if not ids or len(set(ids)) < len(ids) or any("," in each for each in ids):
+        raise ValueError(f"accounts must be different ids without commas, at least one, got {account_ids!r}")
+    counts = positions if isinstance(positions, tuple) else (positions,) * len(ids)
+    if len(counts) != len(ids):
+        raise ValueError(f"positions must be one number, or one for each of {len(ids)} accounts, got {positions!r}")
+    for count in counts:
+        if check_int("positions", count, minimum=0) > MAX_POSITIONS:
+            raise ValueError(f"positions must be at most {MAX_POSITIONS}, got {count}")
+    made = zip(ids, counts, strict=True)
+    return {each: Account.generate(count, seed=seed, market=market, account_id=each) for each, count in made}
+
+
 class _Generator:
     """Fills an account from a seed: draws everything in one fixed order."""
 
     def __init__(self, account: Account, seed: int) -> None:
         self._account = account
         self._market = account.market
-        self._draw = random.Random(f"{seed}:account")  # noqa: S311 - an account that repeats itself, not a secret
+        name = "account" if account.account_id == ACCOUNT_ID else f"account:{account.account_id}"
+        self._draw = random.Random(f"{seed}:{name}")  # noqa: S311 - an account that repeats itself, not a secret
 
     def fill(self, count: int) -> None:
         futures = 0 if count < 12 else 1 if count < 40 else 2  # noqa: PLR2004 - small accounts stay simple

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from v6kit.contracts import Instrument
-    from v6kit.gateway.account import Position, Valuation
+    from v6kit.gateway.account import Account, Position, Valuation
     from v6kit.gateway.pricing import Greeks
 
 Message = tuple[Field, ...]
@@ -37,6 +37,8 @@ TEXTS = {
     1100: "Connectivity between IBKR and Trader Workstation has been lost.",
     1101: "Connectivity between IBKR and Trader Workstation has been restored - data lost.",
     1102: "Connectivity between IBKR and Trader Workstation has been restored - data maintained.",
+    2100: "API client has been unsubscribed from account data.",
+    2101: "Unable to subscribe to account as the following clients are subscribed to a different account.",
     2103: "Market data farm connection is broken:simulated",
     2104: "Market data farm connection is OK:simulated",
     2106: "HMDS data farm connection is OK:simulated",
@@ -82,6 +84,12 @@ def position(account_id: str, held: Position) -> Message:
     """Return a position; like IB, it names no exchange for what expires."""
     exchange = "" if held.instrument.expiry else held.instrument.exchange
     return (Answer.POSITION, 3, account_id, *_contract(held.instrument, exchange), held.quantity, held.avg_cost)
+
+
+def position_multi(req_id: int, account_id: str, model: str, held: Position) -> Message:
+    """Return a position as an answer to reqPositionsMulti."""
+    _, _, *fields = position(account_id, held)
+    return (Answer.POSITION_MULTI, 1, req_id, *fields, model)
 
 
 def portfolio(account_id: str, valued: Valuation) -> Message:
@@ -182,9 +190,20 @@ def option_chain(req_id: int, symbol: str, market: Market) -> Iterator[Message]:
         yield (*start, len(expiries), *expiries, len(strikes), *strikes)
 
 
-def pnl_single(req_id: int, valued: Valuation) -> Message:
-    """Return one position's profit: daily, unrealized, realized, and its value."""
-    return (Answer.PNL_SINGLE, req_id, valued.position.quantity, valued.daily, valued.unrealized, 0.0, valued.value)
+def pnl_single(req_id: int, account: Account, conid: int) -> Message:
+    """Return one position's profit: daily, unrealized, realized, and its value; all 0 where nothing is held."""
+    held = account.position(conid)
+    if held is None:
+        return (Answer.PNL_SINGLE, req_id, 0, 0.0, 0.0, 0.0, 0.0)
+    valued = account.value(held)
+    return (Answer.PNL_SINGLE, req_id, held.quantity, valued.daily, valued.unrealized, 0.0, valued.value)
+
+
+def pnl(req_id: int, account: Account) -> Message:
+    """Return an account's profit: daily, unrealized, realized."""
+    valued = [account.value(each) for each in account.positions]
+    daily, unrealized = sum(each.daily for each in valued), sum(each.unrealized for each in valued)
+    return (Answer.PNL, req_id, round(daily, 2), round(unrealized, 2), 0.0)
 
 
 # Market data. Delayed ticks have ids of their own.

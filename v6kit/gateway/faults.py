@@ -22,6 +22,8 @@ class Faults:
         position_end_delay: Seconds between the positions and their end; the request looks unfinished meanwhile.
         position_limit: Only so many positions are sent, as in a list that broke off; together with a silent
             `POSITION_END` it is the incomplete answer that must never be read as "flat".
+        silent_accounts: Account ids whose updates, values and profit never come: their requests have no answer and no
+            end. `reqPositions` still lists what they hold, and an account summary ends without them.
         drop_after: The connection that sends the n-th market data request from now on is cut, that request unanswered.
         error_by_conid: Market data requests for these contracts are refused with the code.
         soft_by_conid: These codes come first and the data follows; after 10167 it is delayed data.
@@ -39,6 +41,7 @@ class Faults:
     silent_answers: set[int] = field(default_factory=set)
     position_end_delay: float = 0.0
     position_limit: int | None = None
+    silent_accounts: set[str] = field(default_factory=set)
     drop_after: int | None = None
     error_by_conid: dict[int, int] = field(default_factory=dict)
     soft_by_conid: dict[int, tuple[int, ...]] = field(default_factory=dict)

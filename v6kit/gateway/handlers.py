@@ -1,14 +1,14 @@
 """What each request does: one function per message id, and the table that finds it.
 
-Each function reads its fields, asks the account or the market, and sends; a field that cannot be read raises
-`WireError`, which the session answers with error 320. Market data is handed on to `marketdata`.
+Each function reads its fields, asks the market, and sends; a field that cannot be read raises `WireError`, which the
+session answers with error 320. Market data is handed on to `marketdata`; what is asked about accounts is `holdings`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from v6kit.gateway import answers
+from v6kit.gateway import answers, holdings
 from v6kit.gateway.answers import DELAYED_FROZEN, LIVE, NO_REQUEST
 from v6kit.gateway.requests import ContractQuery, MarketDataRequest
 from v6kit.gateway.wire import Answer, Fields, Request
@@ -31,55 +31,10 @@ def start_api(session: Session, fields: Fields) -> None:
         return
     session.client_id = client_id
     session.send(
-        (Answer.MANAGED_ACCOUNTS, 1, ",".join(session.shared.account_ids)),
+        (Answer.MANAGED_ACCOUNTS, 1, ",".join(session.shared.accounts)),
         (Answer.NEXT_VALID_ID, 1, FIRST_ORDER_ID),
         *(answers.error(session.version, NO_REQUEST, code) for code in (2104, 2106, 2158)),
     )
-
-
-def positions(session: Session, _fields: Fields) -> None:
-    """Send all positions and their end, and follow their changes from now on."""
-    account, faults = session.shared.account, session.shared.faults
-    session.follows_positions = True
-    held = account.positions[: faults.position_limit]
-    session.send(*(answers.position(account.account_id, each) for each in held))
-    end = (Answer.POSITION_END, 1)
-    if faults.position_end_delay:
-        session.later(faults.position_end_delay, lambda: session.send(end))
-    else:
-        session.send(end)
-
-
-def cancel_positions(session: Session, _fields: Fields) -> None:
-    """Follow position changes no longer."""
-    session.follows_positions = False
-
-
-def account_updates(session: Session, fields: Fields) -> None:
-    """Follow one account's values and portfolio, or stop following."""
-    if not fields.flag(2):
-        session.followed_account = ""
-        return
-    session.followed_account = fields.text(3) or session.shared.account.account_id
-    session.send_portfolio()
-    session.send((Answer.ACCOUNT_DOWNLOAD_END, 1, session.followed_account))
-
-
-def account_updates_multi(session: Session, fields: Fields) -> None:
-    """Send one account's values."""
-    req_id, account_id, model = fields.integer(2), fields.text(3), fields.text(4)
-    account = session.shared.account
-    if account_id in ("", account.account_id):
-        session.send(*answers.account_values_multi(req_id, account.account_id, model, account.totals()))
-    session.send((Answer.ACCOUNT_UPDATE_MULTI_END, 1, req_id))
-
-
-def account_summary(session: Session, fields: Fields) -> None:
-    """Send the account values that were asked for by tag."""
-    req_id, tags = fields.integer(2), fields.text(4).split(",")
-    account = session.shared.account
-    session.send(*answers.account_summary(req_id, account.account_id, tags, account.totals()))
-    session.send((Answer.ACCOUNT_SUMMARY_END, 1, req_id))
 
 
 def contract_details(session: Session, fields: Fields) -> None:
@@ -124,26 +79,9 @@ def market_data_type(session: Session, fields: Fields) -> None:
         session.refuse(NO_REQUEST, 321, answers.invalid(f"Market data type must be 1 to 4, got {data_type}"))
 
 
-def pnl_single(session: Session, fields: Fields) -> None:
-    """Follow one position's profit."""
-    req_id, conid = fields.integer(1), fields.integer(4)
-    session.pnl[req_id] = (conid, None)
-    session.send_pnl(req_id)
-
-
-def cancel_pnl_single(session: Session, fields: Fields) -> None:
-    """Follow a position's profit no longer."""
-    session.pnl.pop(fields.integer(1), None)
-
-
 def current_time(session: Session, _fields: Fields) -> None:
     """Tell the time."""
     session.send((Answer.CURRENT_TIME, 1, int(session.shared.market.clock.now().timestamp())))
-
-
-def managed_accounts(session: Session, _fields: Fields) -> None:
-    """Name the accounts."""
-    session.send((Answer.MANAGED_ACCOUNTS, 1, ",".join(session.shared.account_ids)))
 
 
 def next_valid_id(session: Session, _fields: Fields) -> None:
@@ -180,25 +118,29 @@ HANDLERS: dict[int, Callable[[Session, Fields], None]] = {
     Request.CANCEL_MKT_DATA: cancel_market_data,
     Request.PLACE_ORDER: place_order,
     Request.REQ_OPEN_ORDERS: open_orders,
-    Request.REQ_ACCOUNT_UPDATES: account_updates,
+    Request.REQ_ACCOUNT_UPDATES: holdings.account_updates,
     Request.REQ_EXECUTIONS: executions,
     Request.REQ_IDS: next_valid_id,
     Request.REQ_CONTRACT_DETAILS: contract_details,
     Request.SET_SERVER_LOG_LEVEL: nothing,
     Request.REQ_AUTO_OPEN_ORDERS: nothing,
     Request.REQ_ALL_OPEN_ORDERS: open_orders,
-    Request.REQ_MANAGED_ACCOUNTS: managed_accounts,
+    Request.REQ_MANAGED_ACCOUNTS: holdings.managed_accounts,
     Request.REQ_CURRENT_TIME: current_time,
     Request.REQ_MARKET_DATA_TYPE: market_data_type,
-    Request.REQ_POSITIONS: positions,
-    Request.REQ_ACCOUNT_SUMMARY: account_summary,
+    Request.REQ_POSITIONS: holdings.positions,
+    Request.REQ_ACCOUNT_SUMMARY: holdings.account_summary,
     Request.CANCEL_ACCOUNT_SUMMARY: nothing,
-    Request.CANCEL_POSITIONS: cancel_positions,
+    Request.CANCEL_POSITIONS: holdings.cancel_positions,
     Request.START_API: start_api,
-    Request.REQ_ACCOUNT_UPDATES_MULTI: account_updates_multi,
+    Request.REQ_ACCOUNT_UPDATES_MULTI: holdings.account_updates_multi,
     Request.CANCEL_ACCOUNT_UPDATES_MULTI: nothing,
     Request.REQ_SEC_DEF_OPT_PARAMS: option_parameters,
-    Request.REQ_PNL_SINGLE: pnl_single,
-    Request.CANCEL_PNL_SINGLE: cancel_pnl_single,
+    Request.REQ_PNL_SINGLE: holdings.pnl_single,
+    Request.CANCEL_PNL_SINGLE: holdings.cancel_pnl,
+    Request.REQ_PNL: holdings.pnl,
+    Request.CANCEL_PNL: holdings.cancel_pnl,
+    Request.REQ_POSITIONS_MULTI: holdings.positions_multi,
+    Request.CANCEL_POSITIONS_MULTI: nothing,
     Request.REQ_COMPLETED_ORDERS: completed_orders,
 }

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Self, TypeVarTuple, Unpack
 
 from v6kit.contracts import check_int, check_text
 from v6kit.errors import GatewayUnavailableError
 from v6kit.gateway import answers
-from v6kit.gateway.account import MAX_POSITIONS, Account, Position
+from v6kit.gateway.account import ACCOUNT_ID, Account, Position, generate_accounts
 from v6kit.gateway.answers import NO_REQUEST
 from v6kit.gateway.limits import LineTable, SlidingWindow
 from v6kit.gateway.log import WireLog
@@ -21,7 +22,7 @@ from v6kit.gateway.session import NOT_STARTED, Session
 from v6kit.gateway.shared import Settings, Shared
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
     from v6kit.clock import Clock
@@ -43,10 +44,12 @@ class SimulatedGateway:
     used from any thread while the gateway runs; `start` and `stop` belong to one event loop.
 
     Args:
-        positions: How many positions the account holds, 0 to 2000.
+        positions: How many positions each account holds, 0 to 2000; or a tuple with a number for each account.
         host: Address to listen on; only this machine can reach the default.
         port: Port to listen on; 0 takes a free one. A gateway that is started again keeps its port.
-        seed: Names market and account; the same seed gives the same contracts, positions and price paths.
+        accounts: Ids of the login's accounts, at least one. Each has positions and prices of its own making; many
+            contracts are held by several.
+        seed: Names market and accounts; the same seed gives the same contracts, positions and price paths.
         line_limit: Market data lines.
         lines_per_client: Whether each client id has its own lines, instead of all clients together.
         snapshots_use_lines: Whether a snapshot in flight holds a line; IB does not say, so the cautious answer is yes.
@@ -57,7 +60,6 @@ class SimulatedGateway:
         tick_interval: Seconds between two looks at the market; what has changed is sent to the streams.
         portfolio_interval: Seconds between two unasked portfolio messages.
         clock: Tells date and passing of time; prices stand still while it does.
-        extra_accounts: Ids of further managed accounts, all empty.
         record: Keep every message in `log.records`.
 
     Raises:
@@ -67,8 +69,9 @@ class SimulatedGateway:
 
     def __init__(
         self,
-        positions: int = 500,
+        positions: int | tuple[int, ...] = 500,
         *,
+        accounts: Sequence[str] = (ACCOUNT_ID,),
         host: str = "127.0.0.1",
         port: int = 0,
         seed: int = 7,
@@ -81,7 +84,6 @@ class SimulatedGateway:
         tick_interval: float = 0.25,
         portfolio_interval: float = 180.0,
         clock: Clock | None = None,
-        extra_accounts: tuple[str, ...] = (),
         record: bool = False,
     ) -> None:
         settings = Settings(
@@ -98,21 +100,18 @@ class SimulatedGateway:
         self.port = check_int("port", port, minimum=0)
         if self.port > HIGHEST_PORT:
             raise ValueError(f"port must be 0 to {HIGHEST_PORT}, got {port}")
-        if check_int("positions", positions, minimum=0) > MAX_POSITIONS:
-            raise ValueError(f"positions must be at most {MAX_POSITIONS}, got {positions}")
         self.seed = check_int("seed", seed, minimum=0)
         market = Market(self.seed, clock, step_seconds=tick_interval)
-        account = Account.generate(positions, seed=self.seed, market=market)
-        account.on_change(lambda position: self._on_loop(self._push_position, position))
         self._shared = Shared(
             settings=settings,
             market=market,
-            account=account,
-            account_ids=(account.account_id, *extra_accounts),
+            accounts=generate_accounts(positions, accounts, seed=self.seed, market=market),
             log=WireLog(record=record),
             lines=LineTable(line_limit, per_client=lines_per_client),
             snapshot_window=SlidingWindow(snapshots_per_second),
         )
+        for account in self.accounts.values():
+            account.on_change(self._pusher(account))
         self._server: asyncio.Server | None = None
         self._ticker: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -121,9 +120,14 @@ class SimulatedGateway:
         where = f"listening on {self.address}" if self.is_running else "stopped"
         clients = ", ".join(str(each) for each in self.client_ids) or "none"
         return (
-            f"<SimulatedGateway (simulated, no real account) {where}: {len(self.account.positions)} positions, "
+            f"<SimulatedGateway (simulated, no real account) {where}: {self._holdings()}, "
             f"lines {self.lines_in_use}/{self._shared.lines.limit}, clients {clients}>"
         )
+
+    def _holdings(self) -> str:
+        held = sum(len(each.positions) for each in self.accounts.values())
+        where = f" in {len(self.accounts)} accounts" if len(self.accounts) > 1 else ""
+        return f"{held} positions{where}"
 
     # What can be looked at
 
@@ -144,8 +148,13 @@ class SimulatedGateway:
 
     @property
     def account(self) -> Account:
-        """The simulated account; its positions may be changed while the gateway runs."""
+        """The first account; its positions may be changed while the gateway runs."""
         return self._shared.account
+
+    @property
+    def accounts(self) -> Mapping[str, Account]:
+        """The login's accounts by id, the first one first; all of them may be changed while the gateway runs."""
+        return MappingProxyType(self._shared.accounts)
 
     @property
     def faults(self) -> Faults:
@@ -256,9 +265,12 @@ class SimulatedGateway:
             if session.client_id != NOT_STARTED:
                 session.send(answers.error(session.version, NO_REQUEST, code, text))
 
-    def _push_position(self, position: Position) -> None:
+    def _pusher(self, account: Account) -> Callable[[Position], None]:
+        return lambda position: self._on_loop(self._push_position, account, position)
+
+    def _push_position(self, account: Account, position: Position) -> None:
         for session in list(self._shared.sessions):
-            session.position_changed(position)
+            session.position_changed(account, position)
 
     # The loop
 

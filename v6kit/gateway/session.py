@@ -21,7 +21,7 @@ from v6kit.gateway.wire import Answer, Fields, FrameReader, Request, WireError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from v6kit.gateway.account import Position
+    from v6kit.gateway.account import Account, Position
     from v6kit.gateway.shared import Shared
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class Session(asyncio.Protocol):
         client_id: Told by startApi; -1 before.
         follows_positions: Whether position changes are pushed.
         followed_account: The account whose portfolio is pushed, or empty.
-        pnl: P&L subscriptions by request id: the conid, and what was last sent.
+        pnl: P&L subscriptions by request id: the account, the conid (0 for all), and what was last sent.
         closed: Done when the socket is gone.
     """
 
@@ -47,7 +47,7 @@ class Session(asyncio.Protocol):
         self.client_id = NOT_STARTED
         self.follows_positions = False
         self.followed_account = ""
-        self.pnl: dict[int, tuple[int, Message | None]] = {}
+        self.pnl: dict[int, tuple[str, int, Message | None]] = {}
         self.loop = asyncio.get_running_loop()
         self.closed: asyncio.Future[None] = self.loop.create_future()
         self.market_data = MarketData(self)
@@ -230,34 +230,32 @@ class Session(asyncio.Protocol):
             self.send_portfolio()
 
     def send_pnl(self, req_id: int) -> None:
-        """Send one position's profit if it has changed; nothing while there is no such position."""
-        conid, sent = self.pnl[req_id]
-        held = self.shared.account.position(conid)
-        if held is None:
+        """Send one position's profit, or an account's, if it has changed."""
+        account_id, conid, sent = self.pnl[req_id]
+        if account_id in self.shared.faults.silent_accounts:
             return
-        message = answers.pnl_single(req_id, self.shared.account.value(held))
+        account = self.shared.accounts[account_id]
+        message = answers.pnl_single(req_id, account, conid) if conid else answers.pnl(req_id, account)
         if message != sent:
-            self.pnl[req_id] = (conid, message)
+            self.pnl[req_id] = (account_id, conid, message)
             self.send(message)
 
     def send_portfolio(self) -> None:
-        """Send account values, the whole portfolio and the time of it, as IB does every three minutes."""
-        account = self.shared.account
+        """Send the followed account's values, whole portfolio and the time of it, as IB does every three minutes."""
+        account = self.shared.accounts[self.followed_account]
         self._portfolio_due = self.loop.time() + self.shared.settings.portfolio_interval
-        stamp = (Answer.ACCOUNT_UPDATE_TIME, 1, f"{account.market.clock.now():%H:%M}")
-        if self.followed_account != account.account_id:
-            self.send(stamp)
+        if account.account_id in self.shared.faults.silent_accounts:
             return
         self.send(
             *answers.account_values(account.account_id, account.totals()),
             *(answers.portfolio(account.account_id, account.value(each)) for each in account.positions),
-            stamp,
+            (Answer.ACCOUNT_UPDATE_TIME, 1, f"{account.market.clock.now():%H:%M}"),
         )
 
-    def position_changed(self, position: Position) -> None:
+    def position_changed(self, account: Account, position: Position) -> None:
         """Push a position that was opened, changed or closed to a client that follows."""
-        account = self.shared.account
         if self.follows_positions:
             self.send(answers.position(account.account_id, position))
-        if self.followed_account == account.account_id:
+        silent = account.account_id in self.shared.faults.silent_accounts
+        if self.followed_account == account.account_id and not silent:
             self.send(answers.portfolio(account.account_id, account.value(position)))

@@ -1,4 +1,4 @@
-"""What all clients of one gateway share: its settings, its market and account, its limits and faults.
+"""What all clients of one gateway share: its settings, its market and accounts, its limits and faults.
 
 Owns no socket. Settings are checked here, once, so that a wrong argument fails where it is given.
 """
@@ -49,17 +49,22 @@ class Shared:
     """The state behind all sessions.
 
     Attributes:
+        accounts: The login's accounts by id, in the order in which the gateway names them.
         sessions: Open connections.
         linked: Whether the gateway is connected to IB's servers: false between 1100 and 1101 or 1102.
     """
 
     settings: Settings
     market: Market
-    account: Account
-    account_ids: tuple[str, ...]
+    accounts: dict[str, Account]
     log: WireLog
     lines: LineTable
     snapshot_window: SlidingWindow
     faults: Faults = field(default_factory=Faults)
     sessions: set[Session] = field(default_factory=set)
     linked: bool = True
+
+    @property
+    def account(self) -> Account:
+        """The first account."""
+        return next(iter(self.accounts.values()))

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from typing import TypeVar
 
 import polars as pl
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.exceptions import SchemaMismatchError as DeltaSchemaMismatchError
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from v6kit.errors import SchemaMismatchError, StorageError, TableMissingError
+
+ResultT = TypeVar("ResultT")
+_DEADLINE = timedelta(seconds=30)
 
 
 class CommitRefusedError(Exception):
@@ -19,6 +25,16 @@ class CommitRefusedError(Exception):
 
 class OvertakenError(StorageError):
     """Somebody else committed in between, so nothing was done; refresh, look again, and try again."""
+
+
+def undisturbed(step: Callable[[], ResultT]) -> ResultT:
+    """Do a step until nobody else commits in the midst of it, for half a minute at most."""
+    return Retrying(
+        retry=retry_if_exception_type(OvertakenError),
+        stop=stop_after_delay(_DEADLINE),
+        wait=wait_random_exponential(multiplier=0.005, max=0.5),
+        reraise=True,
+    )(step)
 
 
 @contextmanager

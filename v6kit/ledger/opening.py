@@ -77,7 +77,7 @@ def read_keys(store: Store, spec: TableSpec[RowT], keys: pl.DataFrame) -> pl.Dat
         hits = [(pl.col(low) <= key) & (pl.col(high) >= key) for key in keys[spec.key[0]]]
         files = files.filter(pl.any_horizontal(pl.col(low).is_null(), *hits))
     with storage_errors(store.uri, "looking up keys"):
-        rows = store.scan(files, spec.empty()).join(keys.lazy(), on=list(spec.key), how="semi")
+        rows = store.scan(files, spec.empty()).join(keys.lazy(), on=list(spec.key), how="semi", nulls_equal=True)
         horizon = Horizon.of(store.properties)
         found = (rows if horizon is None else horizon.keep(rows, spec.key)).collect()
     return newest_per_key(found, spec.key)

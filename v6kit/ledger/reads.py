@@ -129,11 +129,11 @@ class Past:
         """Return every state of one key, oldest first, with `until` and `lasted`; both null in the newest.
 
         Args:
-            *key: One value per key column, in their order.
+            *key: One value per key column, in their order; `None` where the column is null.
         """
         if len(key) != len(self.key):
             raise ValueError(f"key must be {len(self.key)} value(s) for {', '.join(self.key)}, got {key!r}")
-        names_it = pl.all_horizontal(pl.col(name) == value for name, value in zip(self.key, key, strict=True))
+        names_it = pl.all_horizontal(pl.col(name).eq_missing(value) for name, value in zip(self.key, key, strict=True))
 
         def look() -> pl.DataFrame:
             rows = self._rows(self._files(self.key[0], low=key[0], high=key[0]))

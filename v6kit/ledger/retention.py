@@ -9,22 +9,20 @@ Kept of the time before the horizon is the newest row of every item that had not
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Self
 
 import polars as pl
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from v6kit.ledger.faults import OvertakenError, storage_errors
-from v6kit.ledger.spec import ResultT, TableSpec
+from v6kit.ledger.faults import OvertakenError, storage_errors, undisturbed
+from v6kit.ledger.spec import TableSpec
 from v6kit.ledger.store import Store
 
 HORIZON = "v6kit.horizon"
 HISTORY_DAYS = "v6kit.history_days"
 _REMOVED = "v6kit.removed"  # up to which seq the removal has been done
 _PRUNE_EVERY = timedelta(hours=1)
-_DEADLINE = timedelta(seconds=30)
 
 
 class Horizon(NamedTuple):
@@ -83,7 +81,7 @@ def prune(store: Store, spec: TableSpec[Any], before: datetime) -> Pruned:
     Raises:
         StorageError: The storage failed, or others won every round. If the horizon is set, the rows go later.
     """
-    horizon = _in_turn(lambda: _announce(store, spec, before))
+    horizon = undisturbed(lambda: _announce(store, spec, before))
     return Pruned(0 if horizon is None else _finish(store, spec, horizon), horizon)
 
 
@@ -98,16 +96,6 @@ def obey(store: Store, spec: TableSpec[Any], now: datetime) -> None:
             return
     if horizon is not None:
         _finish(store, spec, horizon)
-
-
-def _in_turn(step: Callable[[], ResultT]) -> ResultT:
-    """Do a step until nobody else commits in the midst of it."""
-    return Retrying(
-        retry=retry_if_exception_type(OvertakenError),
-        stop=stop_after_delay(_DEADLINE),
-        wait=wait_random_exponential(multiplier=0.005, max=0.5),
-        reraise=True,
-    )(step)
 
 
 def _announce(store: Store, spec: TableSpec[Any], before: datetime) -> Horizon | None:
@@ -134,8 +122,8 @@ def _finish(store: Store, spec: TableSpec[Any], horizon: Horizon) -> int:
     """Remove what lies before the horizon, unless that has been done; return how many rows went."""
     if store.properties.get(_REMOVED) == str(horizon.seq):
         return 0
-    gone = _in_turn(lambda: _remove(store, spec, horizon))
-    _in_turn(lambda: _note(store, horizon))
+    gone = undisturbed(lambda: _remove(store, spec, horizon))
+    undisturbed(lambda: _note(store, horizon))
     return gone
 
 

@@ -29,7 +29,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from v6kit.errors import SchemaMismatchError, StorageError, TableMissingError
 from v6kit.ledger.disk import Disk
 from v6kit.ledger.durability import LOG, Durable
-from v6kit.ledger.faults import CommitRefusedError, OvertakenError, is_panic, plain, storage_errors
+from v6kit.ledger.faults import CommitRefusedError, OvertakenError, is_panic, plain, storage_errors, undisturbed
 from v6kit.ledger.files import encoding_of, on_disk, stretches, with_ends
 from v6kit.ledger.place import check_local_path, is_local, normalise, options_for_polars, refuse_unsafe
 from v6kit.ledger.spec import UNTIL, TableSpec
@@ -151,6 +151,11 @@ class Store:
                 self.open()
 
     def _check_schema(self, spec: TableSpec[Any]) -> None:
+        if self._is_older(spec):
+            undisturbed(lambda: self._migrate(spec))
+
+    def _is_older(self, spec: TableSpec[Any]) -> bool:
+        """Tell whether the table lacks columns that came later; refuse one that is not of this kind."""
         kind, _, version = self.properties.get(SCHEMA_PROPERTY, "").partition("/")
         have = [field.name for field in self.table.schema().fields]
         if kind != spec.name:
@@ -164,12 +169,15 @@ class Store:
         missing = [name for name in spec.columns if name not in have]
         if int(version) == spec.version and missing:
             raise SchemaMismatchError(f"the table at {self.uri} lacks {', '.join(missing)}; nothing was touched")
-        if int(version) < spec.version or UNTIL not in have:
-            self._migrate(spec)
+        return int(version) < spec.version or UNTIL not in have
 
     def _migrate(self, spec: TableSpec[Any]) -> None:
-        with storage_errors(self.uri, f"migrating the table to schema {spec.version}"):
-            write_deltalake(self.table, on_disk(spec.empty()).to_arrow(), mode="append", schema_mode="merge")
+        """Add the columns that are new; of several that would do it at once, the first one does."""
+        with self.turn():
+            if not self._is_older(spec):
+                return
+            with self._or_overtaken(f"migrating the table to schema {spec.version}"):
+                write_deltalake(self.table, on_disk(spec.empty()).to_arrow(), mode="append", schema_mode="merge")
             self.set_property(SCHEMA_PROPERTY, f"{spec.name}/{spec.version}")
 
     def refresh(self) -> bool:

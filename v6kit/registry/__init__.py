@@ -1,6 +1,6 @@
 """Which contracts belong to an active strategy, and so must be live."""
 
 from v6kit.registry.registry import OnChange, StrategyRegistry
-from v6kit.registry.rows import RegistryRow
+from v6kit.registry.rows import Amendment, RegistryRow
 
-__all__ = ["OnChange", "RegistryRow", "StrategyRegistry"]
+__all__ = ["Amendment", "OnChange", "RegistryRow", "StrategyRegistry"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from v6kit.contracts import OPTION_TYPES, Leg, check_text
+from v6kit.contracts import OPTION_TYPES, Leg, check_int, check_text
 
 Legs = Iterable[Leg | Mapping[str, Any]] | pl.DataFrame
 
@@ -17,6 +17,14 @@ def as_strategy_id(value: str | int) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return check_text("strategy_id", value)  # type: ignore[arg-type]  # it refuses what is no text
+
+
+def as_priority(value: int) -> int:
+    """Return a strategy's priority, which is kept in 32 bits."""
+    priority = check_int("priority", value)
+    if priority >= 2**31:
+        raise ValueError(f"priority must be below 2**31, got {priority}")
+    return priority
 
 
 def as_legs(legs: Legs) -> list[Leg]:

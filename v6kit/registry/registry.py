@@ -1,14 +1,15 @@
 """`StrategyRegistry`: which contracts belong to an active strategy, and so must be live.
 
-A ledger on the table `active_strategies`, keyed by (strategy_id, conid). Removing a leg appends a row with `removed_at`
-set, so nothing is ever forgotten. A contract stays active until every strategy that holds it has let go.
+A ledger on the table `active_strategies`, keyed by (strategy_id, account, conid), where the account may be null.
+Removing a leg appends a row with `removed_at` set, so nothing is ever forgotten. A contract stays active until every
+strategy that holds it has let go.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from functools import partial
 from typing import Any, NoReturn
@@ -16,12 +17,12 @@ from typing import Any, NoReturn
 import polars as pl
 
 from v6kit.clock import Clock
-from v6kit.contracts import ActiveContract, check_expiry, check_int, check_text
+from v6kit.contracts import ActiveContract, check_expiry, check_float, check_int, check_text
 from v6kit.errors import StorageError
 from v6kit.ledger import Durable, LedgerTable, Rows
 from v6kit.registry import decisions
-from v6kit.registry.legs import Legs, as_legs, as_strategy_id, fields_of
-from v6kit.registry.rows import SPEC, RegistryRow, RegistryState, as_rows
+from v6kit.registry.legs import Legs, as_legs, as_priority, as_strategy_id, fields_of
+from v6kit.registry.rows import SPEC, Amendment, Key, RegistryRow, RegistryState, as_rows
 
 OnChange = Callable[[list[ActiveContract], list[ActiveContract]], None]
 _log = logging.getLogger("v6kit.registry")
@@ -64,7 +65,7 @@ class StrategyRegistry(LedgerTable[RegistryRow, RegistryState]):
         history_days: int | None = None,
     ) -> None:
         super().__init__(uri, storage_options=storage_options, clock=clock, durable=durable, history_days=history_days)
-        self._active: dict[int, dict[str, RegistryRow]] = {}  # conid → strategy_id → row; written by one thread
+        self._active: dict[int, dict[Key, RegistryRow]] = {}  # by conid: who holds it; written by one thread
         self._listeners: dict[object, OnChange] = {}
         self.is_active: Callable[[int], bool] = _NotOpen(self.uri).__contains__
 
@@ -73,15 +74,25 @@ class StrategyRegistry(LedgerTable[RegistryRow, RegistryState]):
 
     # --- registering --------------------------------------------------------------------------------------------
 
-    async def add_strategy(self, strategy_id: str | int, legs: Legs, kind: str | None = None) -> list[ActiveContract]:
+    async def add_strategy(
+        self,
+        strategy_id: str | int,
+        legs: Legs,
+        kind: str | None = None,
+        *,
+        account: str | None = None,
+        priority: int | None = None,
+    ) -> list[ActiveContract]:
         """Register a strategy: all legs in one commit, or none.
 
-        Adding the same legs again changes nothing; another quantity or kind is taken over.
+        Adding the same legs again changes nothing; another quantity, kind or priority is taken over.
 
         Args:
-            strategy_id: Yours to choose; numbers are kept as text.
+            strategy_id: Yours to choose; numbers are kept as text. The same id in two accounts is two strategies.
             legs: `Leg` objects, mappings with its fields, or a frame with them as columns.
             kind: What it is, e.g. `IRON_CONDOR`; default what it is already, or `CUSTOM`.
+            account: The account that is to hold the legs; `None`: any of the login, or several together.
+            priority: 1 goes before 2 where there is not enough for all; default what it is already, or 2.
 
         Returns:
             The strategy's active legs.
@@ -90,9 +101,16 @@ class StrategyRegistry(LedgerTable[RegistryRow, RegistryState]):
             ContractConflictError: A conid is active with another symbol, sec_type, right, strike or expiry.
             ValueError, TypeError: An argument is wrong; names the leg, the field and the value.
         """
-        checked, name = as_legs(legs), as_strategy_id(strategy_id)
-        kind = None if kind is None else check_text("kind", kind)
-        return await self._change(partial(decisions.add, strategy_id=name, kind=kind, legs=checked))
+        return await self._change(
+            partial(
+                decisions.add,
+                legs=as_legs(legs),
+                strategy_id=as_strategy_id(strategy_id),
+                kind=None if kind is None else check_text("kind", kind),
+                account=None if account is None else check_text("account", account),
+                priority=None if priority is None else as_priority(priority),
+            )
+        )
 
     async def add_active(  # noqa: PLR0917 - an option has these fields, in this order
         self,
@@ -106,13 +124,15 @@ class StrategyRegistry(LedgerTable[RegistryRow, RegistryState]):
         sec_type: str = "OPT",
         quantity: float = 1.0,
         kind: str | None = None,
+        account: str | None = None,
+        priority: int | None = None,
     ) -> list[ActiveContract]:
         """Register one contract as a leg of a strategy; arguments as in `Leg`, the rest as in `add_strategy`."""
         leg = {
             "conid": conid, "symbol": symbol, "right": right, "strike": strike, "expiry": expiry,
             "sec_type": sec_type, "quantity": quantity,
         }  # fmt: skip
-        return await self.add_strategy(strategy_id, [leg], kind)
+        return await self.add_strategy(strategy_id, [leg], kind, account=account, priority=priority)
 
     async def add_contract(
         self,
@@ -121,31 +141,69 @@ class StrategyRegistry(LedgerTable[RegistryRow, RegistryState]):
         *,
         quantity: float = 1.0,
         kind: str | None = None,
+        account: str | None = None,
+        priority: int | None = None,
     ) -> list[ActiveContract]:
         """Register an `ib_async` contract (or any object with its attributes) as a leg of a strategy.
 
         Raises:
             ValueError: It has no conId yet; qualify it first.
         """
-        return await self.add_strategy(strategy_id, [fields_of(contract) | {"quantity": quantity}], kind)
+        leg = fields_of(contract) | {"quantity": quantity}
+        return await self.add_strategy(strategy_id, [leg], kind, account=account, priority=priority)
 
-    async def remove_strategy(self, strategy_id: str | int) -> list[ActiveContract]:
-        """Remove all legs of a strategy in one commit; returns those that were active.
+    async def amend(self, amendments: Iterable[Amendment]) -> list[ActiveContract]:
+        """Give legs another quantity, or remove them, if they still are as they were seen: all in one commit, or none.
+
+        Args:
+            amendments: Which legs, how each was seen, and what becomes of it.
+
+        Returns:
+            The legs as they are now; those that were removed have `removed_at` set.
 
         Raises:
-            StrategyNotFoundError: No strategy ever had this id.
+            RegistryError: A leg is no longer as it was seen.
+            ValueError: A leg comes twice, or a quantity is no number.
         """
-        chosen = partial(decisions.of_strategy, strategy_id=as_strategy_id(strategy_id))
+        wanted = list(amendments)
+        if len({each[:3] for each in wanted}) < len(wanted):
+            raise ValueError(f"amendments must name each leg once, got {wanted!r}")
+        for each in wanted:
+            check_float("becomes", each.becomes)
+        return await self._change(partial(decisions.amend, amendments=wanted))
+
+    async def remove_strategy(self, strategy_id: str | int, *, account: str | None = None) -> list[ActiveContract]:
+        """Remove all legs of a strategy in one commit; returns those that were active.
+
+        Args:
+            strategy_id: As it was registered.
+            account: Only the legs that are bound to this account; empty: those that are bound to none. Default: all.
+
+        Raises:
+            StrategyNotFoundError: No strategy ever had this id, in this account.
+        """
+        chosen = partial(decisions.of_strategy, strategy_id=as_strategy_id(strategy_id), account=_one_account(account))
         return await self._change(partial(decisions.remove, chosen=chosen, change="REMOVE"))
 
-    async def remove_active(self, conid: int, strategy_id: str | int | None = None) -> list[ActiveContract]:
+    async def remove_active(
+        self, conid: int, strategy_id: str | int | None = None, *, account: str | None = None
+    ) -> list[ActiveContract]:
         """Remove a contract from one strategy, or from all; returns the legs that were active.
+
+        Args:
+            conid: IB's contract id.
+            strategy_id: As it was registered; default: all.
+            account: As in `remove_strategy`.
 
         Raises:
             StrategyNotFoundError: No such strategy ever held it.
         """
-        name = None if strategy_id is None else as_strategy_id(strategy_id)
-        chosen = partial(decisions.of_contract, conid=check_int("conid", conid), strategy_id=name)
+        chosen = partial(
+            decisions.of_contract,
+            conid=check_int("conid", conid),
+            strategy_id=None if strategy_id is None else as_strategy_id(strategy_id),
+            account=_one_account(account),
+        )
         return await self._change(partial(decisions.remove, chosen=chosen, change="REMOVE"))
 
     async def expire(self, on: date | None = None) -> list[ActiveContract]:
@@ -157,12 +215,12 @@ class StrategyRegistry(LedgerTable[RegistryRow, RegistryState]):
     # --- looking ------------------------------------------------------------------------------------------------
 
     async def get_all_active(self) -> list[ActiveContract]:
-        """Return every active leg, others' newest changes included, by strategy and age."""
+        """Return every active leg, others' newest changes included, by strategy, account and age."""
         await self.refresh()
         return self.active_legs()
 
     def active_legs(self) -> list[ActiveContract]:
-        """Return every active leg as this process knows it, by strategy and age; no I/O."""
+        """Return every active leg as this process knows it, by strategy, account and age; no I/O."""
         return [row.contract() for row in self.ledger.read(lambda state: state.active())]
 
     def current(self) -> pl.DataFrame:
@@ -170,15 +228,26 @@ class StrategyRegistry(LedgerTable[RegistryRow, RegistryState]):
         return SPEC.to_frame(self.ledger.read(lambda state: state.active()))
 
     def strategies(self) -> pl.DataFrame:
-        """Return one row per active strategy: strategy_id, strategy, legs, symbols, expiries, added_at; no I/O."""
+        """Return one row per active strategy and account, as this process knows it; no I/O.
+
+        Columns: strategy_id, strategy, legs, symbols, expiries, added_at, account, priority.
+        """
         text = pl.col("symbol").unique().sort().str.join(", ").alias("symbols")
         expiries = pl.col("expiry").drop_nulls().unique().sort().str.join(", ").alias("expiries")
         grouped = (
             self.current()
-            .group_by("strategy_id")
-            .agg(pl.col("strategy").first(), pl.len().alias("legs"), text, expiries, pl.col("added_at").min())
+            .group_by("strategy_id", "account")
+            .agg(
+                pl.col("strategy").first(),
+                pl.len().alias("legs"),
+                text,
+                expiries,
+                pl.col("added_at").min(),
+                pl.col("priority").first(),
+            )
         )
-        return grouped.sort("strategy_id")
+        columns = ("strategy_id", "strategy", "legs", "symbols", "expiries", "added_at", "account", "priority")
+        return grouped.select(columns).sort("strategy_id", "account")
 
     def on_change(self, listener: OnChange) -> Callable[[], None]:
         """Follow what becomes active and what stops being so, in this process and in others.
@@ -201,7 +270,7 @@ class StrategyRegistry(LedgerTable[RegistryRow, RegistryState]):
         return end
 
     def __getitem__(self, strategy_id: str | int) -> list[ActiveContract]:
-        """Return the active legs of a strategy."""
+        """Return the active legs of a strategy, in all accounts."""
         name = as_strategy_id(strategy_id)
         legs = [leg for leg in self.active_legs() if leg.strategy_id == name]
         if not legs:
@@ -210,11 +279,11 @@ class StrategyRegistry(LedgerTable[RegistryRow, RegistryState]):
         return legs
 
     def _ipython_key_completions_(self) -> list[str]:
-        return self.strategies()["strategy_id"].to_list()
+        return self.strategies()["strategy_id"].unique(maintain_order=True).to_list()
 
     def _summary(self) -> str:
         legs = self.active_legs()
-        return f"{len({leg.strategy_id for leg in legs})} active strategies, {len(legs)} legs"
+        return f"{len({(leg.strategy_id, leg.account) for leg in legs})} active strategies, {len(legs)} legs"
 
     # --- following commits, on the writer thread ----------------------------------------------------------------
 
@@ -237,9 +306,9 @@ class StrategyRegistry(LedgerTable[RegistryRow, RegistryState]):
             holders = dict(self._active.get(row.conid, {}))
             was_active = bool(holders)
             if row.removed_at is None:
-                holders[row.strategy_id] = row
+                holders[row.key] = row
             else:
-                holders.pop(row.strategy_id, None)
+                holders.pop(row.key, None)
             if holders:
                 self._active[row.conid] = holders
             else:
@@ -249,3 +318,7 @@ class StrategyRegistry(LedgerTable[RegistryRow, RegistryState]):
                 if losses.pop(row.conid, None) is None:
                     gains[row.conid] = row.contract()
         return list(added.values()), list(removed.values())
+
+
+def _one_account(account: str | None) -> str | None:
+    return None if account is None else check_text("account", account, empty_allowed=True)

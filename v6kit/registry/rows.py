@@ -11,12 +11,17 @@ from typing import NamedTuple
 
 import polars as pl
 
-from v6kit.contracts import ActiveContract
+from v6kit.contracts import DEFAULT_STRATEGY_PRIORITY, ActiveContract
 from v6kit.ledger import INSTANT, NO_INSTANT, STAMP, Rows, TableSpec
+
+Key = tuple[str, str | None, int]
 
 
 class RegistryRow(NamedTuple):
-    """One leg of one strategy, as the table has it."""
+    """One leg of one strategy, as the table has it.
+
+    A strategy is named by its id and its account: legs under one id in two accounts are two strategies.
+    """
 
     strategy_id: str
     strategy: str
@@ -29,11 +34,18 @@ class RegistryRow(NamedTuple):
     quantity: float
     added_at: datetime
     removed_at: datetime | None
+    account: str | None
+    priority: int
     change: str
     seq: int = 0
     version: int = 0
     updated_at: datetime = NO_INSTANT
     updated_by: str = ""
+
+    @property
+    def key(self) -> Key:
+        """What names the leg in the table."""
+        return self.strategy_id, self.account, self.conid
 
     def contract(self) -> ActiveContract:
         """Return the leg as users see it."""
@@ -43,7 +55,8 @@ class RegistryRow(NamedTuple):
 
 SPEC: TableSpec[RegistryRow] = TableSpec(
     name="active_strategies",
-    key=("strategy_id", "conid"),
+    key=("strategy_id", "account", "conid"),
+    version=2,  # 1 had neither account nor priority: null in its rows, which mean any account and the default
     columns={
         "strategy_id": pl.String(),
         "strategy": pl.String(),
@@ -56,22 +69,42 @@ SPEC: TableSpec[RegistryRow] = TableSpec(
         "quantity": pl.Float64(),
         "added_at": INSTANT,
         "removed_at": INSTANT,
+        "account": pl.String(),
+        "priority": pl.Int32(),
         **STAMP,
     },
     row=RegistryRow,
 )
 
 
+class Amendment(NamedTuple):
+    """Another quantity for a leg, on the condition that it is still as it was seen.
+
+    Attributes:
+        strategy_id: As text.
+        account: That the leg is bound to, or `None`.
+        conid: IB's contract id.
+        quantity: As it was seen.
+        becomes: What it is to be; 0 removes the leg.
+    """
+
+    strategy_id: str
+    account: str | None
+    conid: int
+    quantity: float
+    becomes: float
+
+
 class RegistryState:
     """Every leg by its key, removed ones included."""
 
     def __init__(self) -> None:
-        self.rows: dict[tuple[str, int], RegistryRow] = {}
+        self.rows: dict[Key, RegistryRow] = {}
 
     def active(self) -> list[RegistryRow]:
-        """Return the legs that are held, by strategy and in the order in which they were added."""
+        """Return the legs that are held, by strategy, account and the order in which they were added."""
         held = [row for row in self.rows.values() if row.removed_at is None]
-        return sorted(held, key=lambda row: (row.strategy_id, row.added_at))
+        return sorted(held, key=lambda row: (row.strategy_id, row.account or "", row.added_at))
 
     def held(self) -> list[Rows[RegistryRow]]:
         """Return all rows."""
@@ -80,7 +113,7 @@ class RegistryState:
     def apply(self, rows: Rows[RegistryRow]) -> Callable[[], None]:
         """Take rows in; return what takes exactly these back."""
         before = dict(self.rows)
-        self.rows.update(((row.strategy_id, row.conid), row) for row in as_rows(rows))
+        self.rows.update((row.key, row) for row in as_rows(rows))
 
         def take_back() -> None:
             self.rows = before
@@ -89,5 +122,7 @@ class RegistryState:
 
 
 def as_rows(rows: Rows[RegistryRow]) -> Sequence[RegistryRow]:
-    """Return what a commit brought as rows, in seq order."""
-    return SPEC.to_rows(rows) if isinstance(rows, pl.DataFrame) else rows
+    """Return what a commit brought as rows, in seq order; those from before there were priorities get the default."""
+    if isinstance(rows, pl.DataFrame):
+        return SPEC.to_rows(rows.with_columns(pl.col("priority").fill_null(DEFAULT_STRATEGY_PRIORITY)))
+    return rows
