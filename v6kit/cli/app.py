@@ -19,6 +19,7 @@ from v6kit.cli import terminal
 from v6kit.errors import V6KitError
 
 FAILED, INTERRUPTED = 1, 130
+TICK_SECONDS, MOST_TICK_SECONDS = 0.25, 30.0  # longer, and a scenario's events would run into one another
 
 app = typer.Typer(
     name="v6kit",
@@ -123,16 +124,28 @@ def gateway(
     seed: Seed = 7,
     line_limit: LineLimit = 100,
     snapshot_hold: Annotated[float, typer.Option(min=0, help="Seconds for which a snapshot holds its line.")] = 0.5,
-    tick_interval: Annotated[float, typer.Option(min=0.01, help="Seconds between two ticks of a stream.")] = 0.25,
+    tick_interval: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01, help="Seconds between two ticks of a stream. Default: 0.25, times the speed, at most 30."
+        ),
+    ] = None,
+    scenario: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="Play a day: 'trading_day', or a TOML file. Ends when it is over."),
+    ] = None,
+    speed: Annotated[float, typer.Option(min=1, help="Seconds on its clock per second outside.")] = 1.0,
 ) -> None:
     """Serve a **simulated** IB gateway to any IB client, until Ctrl-C.
 
     It speaks IB's wire protocol, with a deterministic option market, an account with positions, and a model of IB's
-    limits. There is no money in it, and no order reaches it.
+    limits. There is no money in it, and no order reaches it. A scenario brings what a trading day brings: halts,
+    outages, fills, expiry, a restart.
     """
     from v6kit.cli import gateway as command
-    from v6kit.gateway import SimulatedGateway
+    from v6kit.gateway import Scenario, SimulatedGateway
 
+    played = None if scenario is None else Scenario.load(scenario)
     simulated = SimulatedGateway(
         positions,
         host=host,
@@ -140,9 +153,10 @@ def gateway(
         seed=seed,
         line_limit=line_limit,
         snapshot_hold=snapshot_hold,
-        tick_interval=tick_interval,
+        tick_interval=tick_interval or min(TICK_SECONDS * speed, MOST_TICK_SECONDS),
+        clock=command.clock_for(played, speed),
     )
-    command.run(simulated, line_limit=line_limit)
+    command.run(simulated, played)
 
 
 @app.command()

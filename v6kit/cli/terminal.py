@@ -14,6 +14,8 @@ from rich.highlighter import NullHighlighter
 from rich.logging import RichHandler
 from rich.text import Text
 
+from v6kit.engine import new_event_loop
+
 T = TypeVar("T")
 
 
@@ -57,16 +59,21 @@ def show_warnings(beside: Console) -> None:
     logger.setLevel(logging.WARNING)
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
+def run(work: Coroutine[Any, Any, T], *, speed: float = 1.0) -> T:
     """Run a command's work to its end.
 
     Ctrl-C and SIGTERM cancel it, so that it can give back what it holds; a second Ctrl-C does not wait for that.
+
+    Args:
+        work: The work.
+        speed: Of the loop's time; a fast clock's.
 
     Raises:
         KeyboardInterrupt: It was cancelled and did not handle that itself.
     """
     try:
-        return asyncio.run(_cancelled_by_sigterm(work))
+        with asyncio.Runner(loop_factory=lambda: new_event_loop(speed)) as runner:
+            return runner.run(_cancelled_by_sigterm(work))
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
 

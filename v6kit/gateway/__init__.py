@@ -7,17 +7,23 @@ connects to it over TCP. It is simulated: no money, no orders, and limits that a
 from v6kit.gateway.account import Account, Position
 from v6kit.gateway.faults import Faults
 from v6kit.gateway.log import WireLog, WireRecord
-from v6kit.gateway.market import Market, TopOfBook
+from v6kit.gateway.market import Hours, Market, TopOfBook
+from v6kit.gateway.player import Fired
+from v6kit.gateway.scenario import Event, Scenario
 from v6kit.gateway.server import SimulatedGateway
 from v6kit.gateway.wire import Answer, Request
 
 __all__ = [
     "Account",
     "Answer",
+    "Event",
     "Faults",
+    "Fired",
+    "Hours",
     "Market",
     "Position",
     "Request",
+    "Scenario",
     "SimulatedGateway",
     "TopOfBook",
     "WireLog",

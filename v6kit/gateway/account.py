@@ -6,12 +6,16 @@ made elsewhere.
 
 from __future__ import annotations
 
+import dataclasses
 import random
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from v6kit.contracts import Instrument, Right, check_float, check_int, check_text
-from v6kit.gateway.market import STRIKES_EACH_SIDE, UNDERLYINGS, Market
+from v6kit.gateway.fills import fill
+from v6kit.gateway.listing import STRIKES_EACH_SIDE, UNDERLYINGS
+from v6kit.gateway.market import Market
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -48,6 +52,7 @@ class Valuation:
         price: Per unit, the middle between bid and ask.
         value: quantity * price * multiplier.
         unrealized: Value less cost.
+        realized: What its fills have realized so far.
         daily: Change of value since the previous close.
     """
 
@@ -55,6 +60,7 @@ class Valuation:
     price: float
     value: float
     unrealized: float
+    realized: float
     daily: float
 
 
@@ -70,7 +76,9 @@ class Account:
         self.market = market
         self.account_id = account_id
         self.iron_condors: tuple[tuple[Position, ...], ...] = ()
+        self.cash = STARTING_CASH
         self._positions: dict[int, Position] = {}
+        self._realized: defaultdict[int, float] = defaultdict(float)
         self._listeners: list[Callable[[Position], None]] = []
 
     @classmethod
@@ -124,20 +132,46 @@ class Account:
         Raises:
             ValueError: The market does not list the conid, or a number is not finite.
         """
-        instrument = self.market.instrument(check_int("conid", conid))
-        if instrument is None:
-            raise ValueError(f"conid must be listed in the simulated market, got {conid}; see gateway.market.find()")
+        instrument = self._listed(conid)
         held = self._positions.get(conid)
         if avg_cost is None:
             avg_cost = held.avg_cost if held else self.market.quote(conid).mid * instrument.multiplier
-        position = Position(instrument, check_float("quantity", quantity), check_float("avg_cost", avg_cost))
-        if position.quantity:
-            self._positions[conid] = position
-        else:
-            self._positions.pop(conid, None)
-        for listener in self._listeners:
-            listener(position)
-        return position
+        return self._hold(Position(instrument, check_float("quantity", quantity), check_float("avg_cost", avg_cost)))
+
+    def trade(self, conid: int, quantity: float, price: float | None = None) -> Position:
+        """Fill an order: the position changes with its average cost, the cash, and the profit that is realized.
+
+        No commission is taken. May be called from any thread.
+
+        Args:
+            conid: A contract that the market lists.
+            quantity: Signed number of contracts or shares: bought is positive.
+            price: Per unit, without the multiplier. Default: the ask for what is bought, the bid for what is sold.
+
+        Returns:
+            The position afterwards; with quantity 0 if the fill closed it.
+
+        Raises:
+            ValueError: The market does not list the conid, or a number is out of range.
+        """
+        instrument = self._listed(conid)
+        if check_float("quantity", quantity) == 0:
+            raise ValueError("quantity must not be 0; a fill buys or sells something")
+        if price is None:
+            quote = self.market.quote(conid)
+            price = quote.ask if quantity > 0 else quote.bid
+        cost = check_float("price", price) * instrument.multiplier
+        held = self._positions.get(conid, Position(instrument, 0.0, 0.0))
+        filled = fill(held.quantity, held.avg_cost, quantity, cost)
+        self.cash -= quantity * cost
+        self._realized[conid] += filled.realized
+        return self._hold(Position(instrument, filled.quantity, round(filled.avg_cost, 4)))
+
+    def replace(self, old: Position, new: Position) -> None:
+        """Exchange a position for that in a successor contract; what was realized goes along."""
+        self._realized[new.instrument.conid] += self._realized.pop(old.instrument.conid, 0.0)
+        self._hold(dataclasses.replace(old, quantity=0.0, avg_cost=0.0))
+        self._hold(new)
 
     def on_change(self, listener: Callable[[Position], None]) -> None:
         """Have a function called with each position that was changed, in the thread that changed it."""
@@ -152,22 +186,43 @@ class Account:
             price=round(quote.mid, 4),
             value=round(units * quote.mid, 2),
             unrealized=round(units * quote.mid - position.quantity * position.avg_cost, 2),
+            realized=self.realized(position.instrument.conid),
             daily=round(units * (quote.mid - quote.close), 2),
         )
+
+    def realized(self, conid: int | None = None) -> float:
+        """Return the profit that fills in one contract have realized so far, or those in all contracts."""
+        profit = sum(self._realized.values()) if conid is None else self._realized.get(conid, 0.0)
+        return round(profit, 2)
 
     def totals(self) -> dict[str, str]:
         """Return the account values that a client sees, by IB's keys; amounts are in USD."""
         valued = [self.value(each) for each in self._positions.values()]
         held = sum(each.value for each in valued)
         return {
-            "NetLiquidation": f"{STARTING_CASH + held:.2f}",
-            "TotalCashValue": f"{STARTING_CASH:.2f}",
+            "NetLiquidation": f"{self.cash + held:.2f}",
+            "TotalCashValue": f"{self.cash:.2f}",
             "GrossPositionValue": f"{sum(abs(each.value) for each in valued):.2f}",
             "UnrealizedPnL": f"{sum(each.unrealized for each in valued):.2f}",
-            "RealizedPnL": "0.00",
+            "RealizedPnL": f"{self.realized():.2f}",
             "BuyingPower": f"{4 * STARTING_CASH:.2f}",
             "ExcessLiquidity": f"{STARTING_CASH / 2:.2f}",
         }
+
+    def _listed(self, conid: int) -> Instrument:
+        instrument = self.market.instrument(check_int("conid", conid))
+        if instrument is None:
+            raise ValueError(f"conid must be listed in the simulated market, got {conid}; see gateway.market.find()")
+        return instrument
+
+    def _hold(self, position: Position) -> Position:
+        if position.quantity:
+            self._positions[position.instrument.conid] = position
+        else:
+            self._positions.pop(position.instrument.conid, None)
+        for listener in self._listeners:
+            listener(position)
+        return position
 
     def _open(self, position: Position) -> None:
         self._positions[position.instrument.conid] = position
@@ -221,7 +276,9 @@ class _Generator:
 
     def _condors(self, count: int) -> Iterator[tuple[Position, ...]]:
         symbols = [each.symbol for each in UNDERLYINGS if each.strike_step]
-        chains = [(symbol, expiry) for expiry in self._market.expiries[:4] for symbol in symbols]
+        ahead = [each for each in self._market.expiries if each != self._market.todays_expiry]
+        todays = [self._market.todays_expiry] if self._market.todays_expiry else []
+        chains = [(symbol, expiry) for expiry in [*ahead[:4], *todays] for symbol in symbols]
         places = [(*chain, width) for width in range(2, DEEPEST_CONDOR, 2) for chain in chains]
         for symbol, expiry, width in places[:count]:
             quantity = self._draw.randint(1, 5)

@@ -42,6 +42,7 @@ TEXTS = {
     2103: "Market data farm connection is broken:simulated",
     2104: "Market data farm connection is OK:simulated",
     2106: "HMDS data farm connection is OK:simulated",
+    2110: "Connectivity between Trader Workstation and server is broken. It will be restored automatically.",
     2158: "Sec-def data farm connection is OK:simulated",
     10089: "Requested market data requires additional subscription for API. Delayed market data is available.",
     10090: "Part of requested market data is not subscribed. Subscription-independent ticks are still active.",
@@ -56,6 +57,19 @@ def error(version: int, req_id: int, code: int, text: str | None = None) -> Mess
     words = TEXTS.get(code, f"Simulated error {code}") if text is None else text
     message = (Answer.ERROR, 2, req_id, code, words)
     return (*message, "") if version >= FROM_ADVANCED_REJECT else message
+
+
+def outages(version: int, *, linked: bool, broken_farms: Iterable[str]) -> Iterator[Message]:
+    """Return what a client is told of at its start because it has missed the beginning."""
+    for farm in sorted(broken_farms):
+        yield error(version, NO_REQUEST, 2103, farm_news(2103, farm))
+    if not linked:
+        yield error(version, NO_REQUEST, 2110)
+
+
+def farm_news(code: int, farm: str) -> str:
+    """Return the text of 2103 or 2104 for a market data farm."""
+    return TEXTS[code].replace("simulated", farm)
 
 
 def invalid(cause: str) -> str:
@@ -105,7 +119,7 @@ def portfolio(account_id: str, valued: Valuation) -> Message:
         valued.value,
         held.avg_cost,
         valued.unrealized,
-        0.0,
+        valued.realized,
         account_id,
     )
 
@@ -191,19 +205,20 @@ def option_chain(req_id: int, symbol: str, market: Market) -> Iterator[Message]:
 
 
 def pnl_single(req_id: int, account: Account, conid: int) -> Message:
-    """Return one position's profit: daily, unrealized, realized, and its value; all 0 where nothing is held."""
+    """Return one position's profit: daily, unrealized, realized, and its value; of a closed one what it realized."""
     held = account.position(conid)
     if held is None:
-        return (Answer.PNL_SINGLE, req_id, 0, 0.0, 0.0, 0.0, 0.0)
+        return (Answer.PNL_SINGLE, req_id, 0, 0.0, 0.0, account.realized(conid), 0.0)
     valued = account.value(held)
-    return (Answer.PNL_SINGLE, req_id, held.quantity, valued.daily, valued.unrealized, 0.0, valued.value)
+    profit = (valued.daily, valued.unrealized, valued.realized)
+    return (Answer.PNL_SINGLE, req_id, held.quantity, *profit, valued.value)
 
 
 def pnl(req_id: int, account: Account) -> Message:
     """Return an account's profit: daily, unrealized, realized."""
     valued = [account.value(each) for each in account.positions]
     daily, unrealized = sum(each.daily for each in valued), sum(each.unrealized for each in valued)
-    return (Answer.PNL, req_id, round(daily, 2), round(unrealized, 2), 0.0)
+    return (Answer.PNL, req_id, round(daily, 2), round(unrealized, 2), account.realized())
 
 
 # Market data. Delayed ticks have ids of their own.
@@ -213,6 +228,7 @@ PRICE_TICKS = {"bid": (1, 66), "ask": (2, 67), "last": (4, 68), "close": (9, 75)
 SIZE_TICKS = {"bid": (0, 69), "ask": (3, 70), "last": (5, 71), "volume": (8, 74)}
 GREEK_TICKS = {"bid": (10, 80), "ask": (11, 81), "last": (12, 82), "model": (13, 83)}
 LAST_TIME_TICKS = (45, 88)
+HALTED_TICK = 49
 
 
 def ticks(req_id: int, top: TopOfBook, data_type: int, *, is_open: bool) -> list[Message]:
@@ -233,7 +249,7 @@ def ticks(req_id: int, top: TopOfBook, data_type: int, *, is_open: bool) -> list
     found.append((Answer.TICK_PRICE, 6, req_id, PRICE_TICKS["close"][kind], top.close, 0, 0))
     found.append((Answer.TICK_STRING, 6, req_id, LAST_TIME_TICKS[kind], str(top.last_at)))
     if not kind:
-        found.append((Answer.TICK_GENERIC, 6, req_id, 49, 0.0))  # not halted
+        found.append((Answer.TICK_GENERIC, 6, req_id, HALTED_TICK, float(top.halted)))
     if top.greeks:
         for side, price in (("bid", top.bid), ("ask", top.ask), ("last", top.last), ("model", top.model)):
             found.append(_computation(req_id, GREEK_TICKS[side][kind], price, top.greeks))

@@ -6,6 +6,7 @@ the gateway (`gateway.drop_clients()`, `gateway.broadcast(1100)`). Nothing is in
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field, fields
 
 
@@ -25,6 +26,7 @@ class Faults:
         silent_accounts: Account ids whose updates, values and profit never come: their requests have no answer and no
             end. `reqPositions` still lists what they hold, and an account summary ends without them.
         drop_after: The connection that sends the n-th market data request from now on is cut, that request unanswered.
+        refusals: The next market data requests are refused, one with each (code, text); `None` is the code's own text.
         error_by_conid: Market data requests for these contracts are refused with the code.
         soft_by_conid: These codes come first and the data follows; after 10167 it is delayed data.
         silent_conids: Market data requests for these contracts are accepted and never answered: no tick, no end.
@@ -43,6 +45,7 @@ class Faults:
     position_limit: int | None = None
     silent_accounts: set[str] = field(default_factory=set)
     drop_after: int | None = None
+    refusals: deque[tuple[int, str | None]] = field(default_factory=deque)
     error_by_conid: dict[int, int] = field(default_factory=dict)
     soft_by_conid: dict[int, tuple[int, ...]] = field(default_factory=dict)
     silent_conids: set[int] = field(default_factory=set)

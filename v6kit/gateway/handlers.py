@@ -34,6 +34,7 @@ def start_api(session: Session, fields: Fields) -> None:
         (Answer.MANAGED_ACCOUNTS, 1, ",".join(session.shared.accounts)),
         (Answer.NEXT_VALID_ID, 1, FIRST_ORDER_ID),
         *(answers.error(session.version, NO_REQUEST, code) for code in (2104, 2106, 2158)),
+        *answers.outages(session.version, linked=session.shared.linked, broken_farms=session.shared.broken_farms),
     )
 
 

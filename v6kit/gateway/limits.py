@@ -15,12 +15,17 @@ class LineTable:
     Args:
         limit: Lines for all clients together, or for each client if `per_client`.
         per_client: Whether each client id has its own `limit`.
+
+    Attributes:
+        taken: Lines that TWS's own windows hold; they may leave fewer than are in use, which ends nothing.
+        peak: Most lines that clients ever held at once.
     """
 
     def __init__(self, limit: int, *, per_client: bool = False) -> None:
         self.limit = limit
         self.per_client = per_client
         self.peak = 0
+        self.taken = 0
         self._held: set[tuple[int, int]] = set()
         self._by_client: Counter[int] = Counter()
 
@@ -32,7 +37,7 @@ class LineTable:
     def acquire(self, client_id: int, req_id: int) -> bool:
         """Take a line for a request; `False` when none is left."""
         taken = self._by_client[client_id] if self.per_client else len(self._held)
-        if taken >= self.limit:
+        if taken + self.taken >= self.limit:
             return False
         self._held.add((client_id, req_id))
         self._by_client[client_id] += 1

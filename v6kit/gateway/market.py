@@ -1,34 +1,27 @@
-"""The simulated market: what is listed, and what it costs at each step of time.
+"""The simulated market: what its contracts cost at each step of time.
 
 Every price is a pure function of (seed, conid, step), so two markets with one seed and one date agree to the last
-digit, and a market on a clock that stands still repeats itself. Owns no socket, no account and no message.
+digit, and a market on a clock that stands still repeats itself. Owns no socket, no account and no message; what is
+listed is `listing`.
 
-A model, and a simple one: underlyings wander on sums of sinusoids, options are European without dividends, expiries are
-third Fridays without regard to holidays, time to expiry counts whole days, and nothing that is traded moves a price.
+A model, and a simple one: underlyings wander on sums of sinusoids, options are European without dividends, time to
+expiry counts whole days, and nothing that is traded moves a price.
 """
 
 from __future__ import annotations
 
-import calendar
-import hashlib
 import math
 import random
 import zlib
 from dataclasses import dataclass, replace
-from datetime import date, timedelta
-from functools import cached_property
-from typing import TYPE_CHECKING
+from datetime import date
+from enum import StrEnum
 
 from v6kit.clock import Clock
 from v6kit.contracts import Instrument, Right
+from v6kit.gateway.listing import Listing
 from v6kit.gateway.pricing import DAYS_PER_YEAR, RATE, Greeks, black_scholes, smile
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-EXPIRIES = 6  # months of options that are listed ahead
-STRIKES_EACH_SIDE = 24
-OPTION_EXCHANGES = "SMART,CBOE,ISE,AMEX"
 TICK = 0.01
 COARSE_TICK = 0.05  # options from COARSE_FROM on
 COARSE_FROM = 3.0
@@ -36,42 +29,12 @@ FUTURE_TICK = 0.25
 STEPS_PER_TRADE = 4  # a last price stands for so many steps
 
 
-@dataclass(frozen=True, slots=True)
-class Underlying:
-    """What options or futures are written on.
+class Hours(StrEnum):
+    """Where the market is in its day."""
 
-    Attributes:
-        price: Where its path starts.
-        vol: Base of its options' implied volatility, per year.
-        strike_step: Distance of listed strikes; 0 where no options are listed.
-        exchange: Its primary exchange.
-        future_multiplier: Of its quarterly futures; 0 where none are listed.
-    """
-
-    symbol: str
-    name: str
-    price: float
-    vol: float
-    strike_step: float
-    exchange: str
-    sec_type: str = "STK"
-    future_multiplier: float = 0.0
-
-
-UNDERLYINGS = (
-    Underlying("SPY", "Simulated S&P 500 ETF", 595.0, 0.14, 5.0, "ARCA"),
-    Underlying("QQQ", "Simulated Nasdaq 100 ETF", 505.0, 0.19, 5.0, "NASDAQ"),
-    Underlying("IWM", "Simulated Russell 2000 ETF", 225.0, 0.22, 2.0, "ARCA"),
-    Underlying("AAPL", "Simulated Apple", 230.0, 0.27, 2.5, "NASDAQ"),
-    Underlying("MSFT", "Simulated Microsoft", 425.0, 0.24, 5.0, "NASDAQ"),
-    Underlying("NVDA", "Simulated Nvidia", 142.0, 0.48, 2.0, "NASDAQ"),
-    Underlying("AMZN", "Simulated Amazon", 205.0, 0.31, 2.5, "NASDAQ"),
-    Underlying("TSLA", "Simulated Tesla", 340.0, 0.55, 5.0, "NASDAQ"),
-    Underlying("META", "Simulated Meta", 560.0, 0.33, 5.0, "NASDAQ"),
-    Underlying("GLD", "Simulated gold ETF", 245.0, 0.16, 2.5, "ARCA"),
-    Underlying("ES", "Simulated E-mini S&P 500", 5960.0, 0.14, 0.0, "CME", "IND", 50.0),
-    Underlying("NQ", "Simulated E-mini Nasdaq 100", 20800.0, 0.19, 0.0, "CME", "IND", 20.0),
-)
+    PRE_MARKET = "pre-market"
+    OPEN = "open"
+    CLOSED = "closed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +44,7 @@ class TopOfBook:
     Attributes:
         model: The theoretical price, and for options the greeks that go with it.
         last_at: Epoch second of the last trade.
+        halted: Whether trading is halted; the prices are those of the last moment before.
     """
 
     bid: float
@@ -94,6 +58,7 @@ class TopOfBook:
     last_at: int
     model: float
     greeks: Greeks | None = None
+    halted: bool = False
 
     @property
     def mid(self) -> float:
@@ -101,19 +66,7 @@ class TopOfBook:
         return (self.bid + self.ask) / 2.0
 
 
-def third_friday(year: int, month: int) -> date:
-    """Return the day on which a month's standard options expire."""
-    earliest = date(year, month, 15)
-    return earliest + timedelta(days=(calendar.FRIDAY - earliest.weekday()) % 7)
-
-
-def third_fridays(after: date, count: int) -> list[date]:
-    """Return the next third Fridays strictly after a day."""
-    months = ((after.year + (after.month - 1 + i) // 12, (after.month - 1 + i) % 12 + 1) for i in range(count + 1))
-    return [day for day in (third_friday(*month) for month in months) if day > after][:count]
-
-
-class Market:
+class Market(Listing):
     """Listed contracts and their prices.
 
     Args:
@@ -125,156 +78,69 @@ class Market:
     def __init__(self, seed: int = 7, clock: Clock | None = None, *, step_seconds: float = 0.25) -> None:
         if not step_seconds > 0:
             raise ValueError(f"step_seconds must be greater than 0, got {step_seconds!r}")
-        self.seed = seed
-        self.clock = Clock() if clock is None else clock
+        super().__init__(seed, Clock() if clock is None else clock)
         self.step_seconds = step_seconds
-        self._opened_at = self.clock.now()
         self._opened = self.clock.monotonic()
-        self._closed_step: int | None = None
-        self._by_symbol = {each.symbol: each for each in UNDERLYINGS}
-        self._waves = {each.symbol: _waves(seed, each.symbol) for each in UNDERLYINGS}
-        self._by_conid: dict[int, Instrument] = {}
-        self._chains: dict[str, list[Instrument]] = {each.symbol: [] for each in UNDERLYINGS}
-        for instrument in self._listing():
-            self._list(instrument)
+        self._waves = {symbol: _waves(seed, symbol) for symbol in self._by_symbol}
+        self._hours = Hours.OPEN
+        self._frozen_step: int | None = None
+        self._halted: dict[str, int] = {}
         self._quoted: dict[int, TopOfBook] = {}
         self._quoted_at: tuple[int, date] | None = None
 
-    # What is listed
+    # When it trades
 
-    @cached_property
-    def expiries(self) -> list[str]:
-        """Option expiries that were ahead when the market opened, soonest first."""
-        return [day.strftime("%Y%m%d") for day in third_fridays(self._opened_at.date(), EXPIRIES)]
+    @property
+    def hours(self) -> Hours:
+        """Where the market is in its day; open until something else is said. Unless open, its prices stand still."""
+        return self._hours
 
-    @cached_property
-    def past_expiry(self) -> str:
-        """The last expiry before the market opened; its options are known, expired and not tradable."""
-        today = self._opened_at.date()
-        return max(day for day in third_fridays(today - timedelta(days=40), 2) if day < today).strftime("%Y%m%d")
+    @hours.setter
+    def hours(self, hours: Hours) -> None:
+        frozen = self.step if hours is not Hours.OPEN else None
+        self._hours, self._frozen_step = hours, frozen
 
-    def instruments(self) -> Iterable[Instrument]:
-        """Return all contracts, expired ones included, in a stable order."""
-        return self._by_conid.values()
+    @property
+    def is_open(self) -> bool:
+        """Whether it trades. A closed market keeps its last prices as frozen ones."""
+        return self._hours is Hours.OPEN
 
-    def instrument(self, conid: int) -> Instrument | None:
-        """Return the contract with this id, expired or not, or `None`."""
-        return self._by_conid.get(conid)
+    @is_open.setter
+    def is_open(self, value: bool) -> None:
+        self.hours = Hours.OPEN if value else Hours.CLOSED
 
-    def underlying(self, symbol: str) -> Underlying | None:
-        """Return what is known about a symbol, or `None`."""
-        return self._by_symbol.get(symbol)
+    @property
+    def halted(self) -> list[str]:
+        """Symbols whose trading is halted, by name."""
+        return sorted(self._halted)
 
-    def is_expired(self, instrument: Instrument) -> bool:
-        """Return whether the contract's last day is over on the clock's date."""
-        return bool(instrument.expiry) and str(instrument.expiry) < self.clock.now().strftime("%Y%m%d")
+    def halt(self, symbol: str) -> None:
+        """Hold the prices of a symbol, its options and its futures where they are."""
+        self._halted.setdefault(symbol, self.step)
+        self._quoted_at = None
 
-    def find(
-        self,
-        *,
-        symbol: str = "",
-        sec_type: str = "",
-        expiry: str = "",
-        strike: float = 0.0,
-        right: str = "",
-        include_expired: bool = False,
-    ) -> list[Instrument]:
-        """Return the contracts that fit all given fields; an empty field fits all, `expiry` may be `YYYYMM`."""
-        return [
-            each
-            for each in (self._chains.get(symbol, []) if symbol else self._by_conid.values())
-            if (not sec_type or each.sec_type == sec_type)
-            and (not expiry or (each.expiry or "").startswith(expiry))
-            and (not strike or each.strike == strike)
-            and (not right or each.right == right)
-            and (include_expired or not self.is_expired(each))
-        ]
+    def resume(self, symbol: str) -> None:
+        """Let a halted symbol trade again; one that is not halted stays as it is."""
+        self._halted.pop(symbol, None)
+        self._quoted_at = None
 
-    def strikes(self, symbol: str) -> list[float]:
-        """Return the strikes that are listed on a symbol, lowest first; they are the same for all expiries."""
-        underlying = self._by_symbol[symbol]
-        if not underlying.strike_step:
-            return []
-        middle = round(underlying.price / underlying.strike_step) * underlying.strike_step
-        steps = range(-STRIKES_EACH_SIDE, STRIKES_EACH_SIDE + 1)
-        return [middle + i * underlying.strike_step for i in steps]
-
-    def _listing(self) -> Iterable[Instrument]:
-        for each in UNDERLYINGS:
-            yield Instrument(
-                conid=_conid(self.seed, each.symbol),
-                symbol=each.symbol,
-                sec_type=each.sec_type,
-                exchange=each.exchange,
-                local_symbol=each.symbol,
-                trading_class=each.symbol,
-            )
-            if each.strike_step:
-                yield from self._options(each)
-            else:
-                yield from self._futures(each)
-
-    def _options(self, underlying: Underlying) -> Iterable[Instrument]:
-        for expiry in [self.past_expiry, *self.expiries]:
-            for strike in self.strikes(underlying.symbol):
-                for right in Right:
-                    local = f"{underlying.symbol:<6}{expiry[2:]}{right}{round(strike * 1000):08d}"
-                    yield Instrument(
-                        conid=_conid(self.seed, local),
-                        symbol=underlying.symbol,
-                        sec_type="OPT",
-                        right=right,
-                        strike=strike,
-                        expiry=expiry,
-                        multiplier=100.0,
-                        exchange="SMART",
-                        local_symbol=local,
-                        trading_class=underlying.symbol,
-                    )
-
-    def _futures(self, underlying: Underlying) -> Iterable[Instrument]:
-        quarters = [day for day in third_fridays(self._opened_at.date(), 12) if day.month % 3 == 0]
-        for day in quarters:
-            local = f"{underlying.symbol}{'HMUZ'[day.month // 3 - 1]}{day.year % 10}"
-            yield Instrument(
-                conid=_conid(self.seed, f"{local} {day:%Y%m%d}"),
-                symbol=underlying.symbol,
-                sec_type="FUT",
-                expiry=day.strftime("%Y%m%d"),
-                multiplier=underlying.future_multiplier,
-                exchange=underlying.exchange,
-                local_symbol=local,
-                trading_class=underlying.symbol,
-            )
-
-    def _list(self, instrument: Instrument) -> None:
-        conid = instrument.conid
-        while conid in self._by_conid:
-            conid += 1
-        self._by_conid[conid] = replace(instrument, conid=conid)
-        self._chains[instrument.symbol].append(self._by_conid[conid])
+    def reissue(self, symbol: str, ratio: float = 1.0) -> list[tuple[Instrument, Instrument]]:
+        """Replace all contracts of a symbol, as `Listing.reissue` says."""
+        self._quoted_at = None
+        return super().reissue(symbol, ratio)
 
     # What it costs
 
     @property
-    def is_open(self) -> bool:
-        """Whether it trades; always, until it is closed. A closed market keeps its last prices as frozen ones."""
-        return self._closed_step is None
-
-    @is_open.setter
-    def is_open(self, value: bool) -> None:
-        self._closed_step = None if value else self.step
-
-    @property
     def step(self) -> int:
-        """Whole steps of time since the market opened."""
-        if self._closed_step is not None:
-            return self._closed_step
+        """Whole steps of time since the market opened; the one at which it closed while it is closed."""
+        if self._frozen_step is not None:
+            return self._frozen_step
         return math.floor((self.clock.monotonic() - self._opened) / self.step_seconds)
 
     def spot(self, symbol: str, step: int | None = None) -> float:
-        """Return the underlying's price, unrounded, at a step; default now."""
-        seconds = (self.step if step is None else step) * self.step_seconds
+        """Return the underlying's price, unrounded, at a step; default now, or when it was halted."""
+        seconds = (self._halted.get(symbol, self.step) if step is None else step) * self.step_seconds
         drift = sum(
             size * math.sin(2.0 * math.pi * seconds / period + phase) for size, period, phase in self._waves[symbol]
         )
@@ -284,7 +150,7 @@ class Market:
         """Return a contract's prices now.
 
         Raises:
-            KeyError: The conid is not listed.
+            KeyError: The conid was never listed.
         """
         now = (self.step, self.clock.now().date())
         if now != self._quoted_at:
@@ -292,8 +158,19 @@ class Market:
             self._quoted_at = now
         quote = self._quoted.get(conid)
         if quote is None:
-            quote = self._quoted[conid] = self._price(self._by_conid[conid], *now)
+            instrument = self._by_conid.get(conid) or self._delisted[conid]
+            halted_at = self._halted.get(instrument.symbol)
+            quote = self._price(instrument, now[0] if halted_at is None else halted_at, now[1])
+            self._quoted[conid] = quote = replace(quote, halted=halted_at is not None)
         return quote
+
+    def intrinsic(self, instrument: Instrument) -> float:
+        """Return what an option is worth per unit if it expires now; any other contract, its price."""
+        spot = self.spot(instrument.symbol)
+        if instrument.strike is None:
+            return spot
+        gain = spot - instrument.strike if instrument.right is Right.CALL else instrument.strike - spot
+        return round(max(gain, 0.0), 4)
 
     def _price(self, instrument: Instrument, step: int, today: date) -> TopOfBook:
         model, greeks = self._model(instrument, step, today)
@@ -326,12 +203,6 @@ class Market:
             spot=spot, strike=instrument.strike, years=years, vol=vol, is_call=instrument.right is Right.CALL
         )
         return greeks.price, greeks
-
-
-def _conid(seed: int, name: str) -> int:
-    """Return a contract id that depends on seed and name only, so tomorrow's listing keeps today's ids."""
-    digest = hashlib.blake2s(f"{seed}:{name}".encode(), digest_size=4).digest()
-    return 100_000_000 + int.from_bytes(digest, "big") % 1_900_000_000
 
 
 def _waves(seed: int, symbol: str) -> list[tuple[float, float, float]]:

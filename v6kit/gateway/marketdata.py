@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from v6kit.gateway import answers
 from v6kit.gateway.answers import DELAYED, LIVE, Message
+from v6kit.gateway.listing import FARMS
 from v6kit.gateway.market import min_tick
 from v6kit.gateway.wire import Answer
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from v6kit.gateway.session import Session
 
 DELAYED_FOLLOWS = 10167
+COMPETING_SESSION = 10197
 SNAPSHOTS_EXCEEDED = "Snapshot requests limitation exceeded:{limit} per 1 second(s)"
 
 
@@ -64,6 +66,8 @@ class MarketData:
         except Refusal as refusal:
             self._session.refuse(request.req_id, refusal.code, refusal.text)
             return
+        if self._shared.competing:  # the subscription stands; its data comes when the other session has gone
+            self._session.refuse(request.req_id, COMPETING_SESSION)
         soft_codes = self._shared.faults.soft_by_conid.get(instrument.conid, ())
         for code in soft_codes:
             self._session.send(answers.error(self._session.version, request.req_id, code))
@@ -94,6 +98,19 @@ class MarketData:
             return
         self._shared.lines.release(self._session.client_id, req_id)
 
+    def compete(self) -> None:
+        """Tell every request that another session takes its data (10197): streams stand still, snapshots end."""
+        for req_id in self._streams:
+            self._session.send(answers.error(self._session.version, req_id, COMPETING_SESSION))
+        for req_id in list(self._snapshots):
+            self.cancel(req_id)
+            self._session.refuse(req_id, COMPETING_SESSION)
+
+    def resume(self) -> None:
+        """Have the next ticks be complete ones, as after a pause in which things were missed."""
+        for stream in self._streams.values():
+            stream.sent = frozenset()
+
     def news(self) -> list[Message]:
         """Return the ticks of all streams that changed since they were last sent."""
         faults = self._shared.faults
@@ -104,16 +121,9 @@ class MarketData:
             for message in self._news(req_id, stream)
         ]
 
-    def forget_streams(self) -> None:
-        """Drop all streams and free their lines, as a link that lost its data does (1101)."""
-        for req_id in self._streams:
-            self._shared.lines.release(self._session.client_id, req_id)
-        self._streams.clear()
-
-    def close(self) -> None:
-        """Free everything that the client held."""
-        self.forget_streams()
-        for req_id in list(self._snapshots):
+    def forget(self) -> None:
+        """Drop all streams and snapshots and free their lines: the client has gone, or its data was lost (1101)."""
+        for req_id in [*self._streams, *self._snapshots]:
             self.cancel(req_id)
 
     def _admit(self, request: MarketDataRequest) -> Instrument:
@@ -126,6 +136,10 @@ class MarketData:
             raise self._invalid("Regulatory snapshots cost money and are not simulated")
         if not request.query.exchange:
             raise self._invalid("Please enter exchange")
+        if self._shared.faults.refusals:
+            raise Refusal(*self._shared.faults.refusals.popleft())
+        if self._shared.competing and request.snapshot:
+            raise Refusal(COMPETING_SESSION)
         found = request.query.resolve(self._shared.market)
         if len(found) != 1:
             raise Refusal(200, f"The contract description is ambiguous: {len(found)} contracts fit" if found else None)
@@ -150,7 +164,7 @@ class MarketData:
         return Refusal(321, answers.invalid(cause))
 
     def _news(self, req_id: int, stream: Stream) -> list[Message]:
-        if not self._shared.linked:
+        if not self._flows(stream.conid):
             return []
         market = self._shared.market
         quote = market.quote(stream.conid)
@@ -158,6 +172,16 @@ class MarketData:
         changed = [message for message in fresh if message not in stream.sent]
         stream.sent = frozenset(fresh)
         return changed
+
+    def _flows(self, conid: int) -> bool:
+        """Return whether data of a contract comes through; one that has expired or was replaced has none."""
+        shared = self._shared
+        if not shared.linked or shared.competing:
+            return False
+        instrument = shared.market.instrument(conid)
+        if instrument is None or shared.market.is_expired(instrument):
+            return False
+        return FARMS[instrument.sec_type] not in shared.broken_farms
 
     def _end_later(self, req_id: int, conid: int) -> asyncio.TimerHandle | None:
         hold = self._shared.faults.hold(conid, self._shared.settings.snapshot_hold)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from v6kit.contracts import Instrument, Right
-from v6kit.gateway.market import OPTION_EXCHANGES, Market
+from v6kit.gateway.listing import OPTION_EXCHANGES
+from v6kit.gateway.market import Market
 from v6kit.gateway.wire import Fields, WireError
 
 REQ_ID_FIRST = frozenset({3, 20, 22, 54, 55, 78, 79, 81, 83, 84, 86, 87, 88, 92, 96, 97, 100, 102, 104})

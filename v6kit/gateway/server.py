@@ -12,36 +12,38 @@ from typing import TYPE_CHECKING, Self, TypeVarTuple, Unpack
 
 from v6kit.contracts import check_int, check_text
 from v6kit.errors import GatewayUnavailableError
-from v6kit.gateway import answers
 from v6kit.gateway.account import ACCOUNT_ID, Account, Position, generate_accounts
-from v6kit.gateway.answers import NO_REQUEST
 from v6kit.gateway.limits import LineTable, SlidingWindow
 from v6kit.gateway.log import WireLog
 from v6kit.gateway.market import Market
-from v6kit.gateway.session import NOT_STARTED, Session
+from v6kit.gateway.moods import Moods
+from v6kit.gateway.player import Fired, Player
+from v6kit.gateway.scenario import Scenario
+from v6kit.gateway.session import Session
 from v6kit.gateway.shared import Settings, Shared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
     from types import TracebackType
 
     from v6kit.clock import Clock
     from v6kit.gateway.faults import Faults
 
 HIGHEST_PORT = 65_535
-LINK_LOST, LINK_BACK_DATA_LOST, LINK_BACK = 1100, 1101, 1102
 
 Args = TypeVarTuple("Args")
 
 
-class SimulatedGateway:
+class SimulatedGateway(Moods):
     """A simulated Interactive Brokers gateway that real IB clients connect to over TCP.
 
     It has a deterministic option market, an account with positions, a model of IB's limits, and faults on demand. No
     order reaches it, no money moves, and its limits are a model of IB's, not IB's.
 
-    A fault that lasts is a field of `faults`; a fault that happens once is a method here. Methods and `faults` may be
-    used from any thread while the gateway runs; `start` and `stop` belong to one event loop.
+    A fault that lasts is a field of `faults`; what a trading day brings is a method of its base `Moods`, and a whole
+    day of it is a `Scenario` that it plays. Methods and `faults` may be used from any thread; `start` and `stop` belong
+    to one event loop.
 
     Args:
         positions: How many positions each account holds, 0 to 2000; or a tuple with a number for each account.
@@ -115,6 +117,8 @@ class SimulatedGateway:
         self._server: asyncio.Server | None = None
         self._ticker: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._player: Player | None = None
+        self._ticked = asyncio.Event()
 
     def __repr__(self) -> str:
         where = f"listening on {self.address}" if self.is_running else "stopped"
@@ -169,7 +173,7 @@ class SimulatedGateway:
     @property
     def client_ids(self) -> list[int]:
         """Ids of the clients that are logged in, lowest first."""
-        return sorted(each.client_id for each in self._shared.sessions if each.client_id != NOT_STARTED)
+        return sorted(each.client_id for each in self._shared.sessions if each.is_started)
 
     @property
     def lines_in_use(self) -> int:
@@ -180,6 +184,15 @@ class SimulatedGateway:
     def line_peak(self) -> int:
         """Most market data lines that were ever held at once."""
         return self._shared.lines.peak
+
+    @property
+    def line_limit(self) -> int:
+        """Market data lines of the login; may be changed while it runs, which ends no stream."""
+        return self._shared.lines.limit
+
+    @line_limit.setter
+    def line_limit(self, limit: int) -> None:
+        self._shared.lines.limit = check_int("line_limit", limit, minimum=0)
 
     # From start to stop
 
@@ -205,6 +218,8 @@ class SimulatedGateway:
         if server is None or ticker is None:
             return
         self._server = self._ticker = None
+        if self._player is not None:
+            self._player.stop(GatewayUnavailableError("the simulated gateway was stopped before its scenario was over"))
         server.close()
         await asyncio.sleep(0)  # a connection that was just accepted becomes a session in this turn
         while self._shared.sessions:
@@ -226,51 +241,58 @@ class SimulatedGateway:
     ) -> None:
         await self.stop()
 
-    # What happens once
-
-    def drop_clients(self, client_id: int | None = None) -> None:
-        """Cut the connection of one client, or of all."""
-        self._on_loop(self._drop, client_id)
-
-    def refuse_connections_for(self, seconds: float) -> None:
-        """Refuse new connections for a while; those that are open stay."""
-        self.faults.refuse_connections = True
-        self._on_loop(self._accept_after, seconds)
-
-    def broadcast(self, code: int, text: str | None = None) -> None:
-        """Send a system code to all clients, and live by it.
-
-        1100 stops all market data until 1101 or 1102, and snapshots end without a tick meanwhile; 1101 has lost the
-        streams by then, 1102 has kept them. Other codes (2103, 2104, 10197, ...) are notices and change nothing.
-        """
-        self._on_loop(self._broadcast, check_int("code", code), text)
-
-    def _drop(self, client_id: int | None) -> None:
-        for session in list(self._shared.sessions):
-            if client_id is None or session.client_id == client_id:
-                session.abort()
-
-    def _accept_after(self, seconds: float) -> None:
-        def accept() -> None:
-            self.faults.refuse_connections = False
-
-        asyncio.get_running_loop().call_later(seconds, accept)
-
-    def _broadcast(self, code: int, text: str | None) -> None:
-        if code in (LINK_LOST, LINK_BACK, LINK_BACK_DATA_LOST):
-            self._shared.linked = code != LINK_LOST
-        for session in list(self._shared.sessions):
-            if code == LINK_BACK_DATA_LOST:
-                session.market_data.forget_streams()
-            if session.client_id != NOT_STARTED:
-                session.send(answers.error(session.version, NO_REQUEST, code, text))
-
     def _pusher(self, account: Account) -> Callable[[Position], None]:
         return lambda position: self._on_loop(self._push_position, account, position)
 
     def _push_position(self, account: Account, position: Position) -> None:
         for session in list(self._shared.sessions):
             session.position_changed(account, position)
+
+    # A day that is written down
+
+    @property
+    def events(self) -> list[Fired]:
+        """What has happened by the scenario that plays or was played last, in order."""
+        return [] if self._player is None else list(self._player.fired)
+
+    def play(self, scenario: Scenario | str | Path) -> Scenario:
+        """Play a scenario: each of its events happens when the gateway's clock has passed its instant.
+
+        What is due already happens at once. May be called before the gateway is started, and from any thread.
+
+        Args:
+            scenario: It, a TOML file's path, or the name of one that comes with v6kit: `trading_day`.
+
+        Returns:
+            The scenario.
+
+        Raises:
+            ValueError: It is wrong, over by the gateway's clock, or another one is still playing.
+        """
+        if not isinstance(scenario, Scenario):
+            scenario = Scenario.load(scenario)
+        if self._player is not None and not self._player.is_over:
+            raise ValueError(f"{self._player.scenario.name} is still playing; stop the gateway to end it")
+        self._player = Player(scenario, self.market, self.account)
+        return scenario
+
+    async def played(self) -> None:
+        """Wait until the scenario is over; from any loop.
+
+        Raises:
+            GatewayUnavailableError: The gateway was stopped before.
+            ValueError: No scenario was given to `play`.
+        """
+        if self._player is None:
+            raise ValueError("no scenario was played; gateway.play(...) comes first")
+        await self._player.wait()
+
+    async def ticked(self) -> None:
+        """Wait until the gateway has looked at its clock and market once more; on its own loop.
+
+        What was due by the clock at the call has happened then, and what it means for clients has been sent.
+        """
+        await self._ticked.wait()
 
     # The loop
 
@@ -279,12 +301,19 @@ class SimulatedGateway:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self._shared.settings.tick_interval)
+            now = self.market.clock.now()
+            self._accept_when_due(now)
+            if self._player is not None:
+                self._player.look(now, self)
             for session in list(self._shared.sessions):
                 session.tick(loop.time())
+            self._ticked.set()
+            self._ticked = asyncio.Event()
 
     def _on_loop(self, act: Callable[[Unpack[Args]], None], *args: *Args) -> None:
-        """Act at once when called on the gateway's loop, soon when called from another thread, never when stopped."""
+        """Act at once when called on the gateway's loop or while it is stopped, soon when called from elsewhere."""
         if self._loop is None or not self.is_running:
+            act(*args)  # nobody is connected, so nobody else looks at what is changed
             return
         try:
             here = asyncio.get_running_loop()

@@ -61,6 +61,11 @@ class Session(asyncio.Protocol):
         self._portfolio_due = 0.0
         self._transport: asyncio.Transport
 
+    @property
+    def is_started(self) -> bool:
+        """Whether the client has logged in."""
+        return self.client_id != NOT_STARTED
+
     # The socket
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -79,7 +84,7 @@ class Session(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Free what the client held: lines, timers, its id."""
         logger.debug("simulated gateway: client %s is gone (%s)", self.client_id, exc)
-        self.market_data.close()
+        self.market_data.forget()
         for timer in self._timers:
             timer.cancel()
         self.shared.sessions.discard(self)

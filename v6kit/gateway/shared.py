@@ -52,6 +52,8 @@ class Shared:
         accounts: The login's accounts by id, in the order in which the gateway names them.
         sessions: Open connections.
         linked: Whether the gateway is connected to IB's servers: false between 1100 and 1101 or 1102.
+        competing: Whether another session of the login takes the market data.
+        broken_farms: Market data farms that are out, by name.
     """
 
     settings: Settings
@@ -63,6 +65,8 @@ class Shared:
     faults: Faults = field(default_factory=Faults)
     sessions: set[Session] = field(default_factory=set)
     linked: bool = True
+    competing: bool = False
+    broken_farms: set[str] = field(default_factory=set)
 
     @property
     def account(self) -> Account:
