@@ -42,11 +42,12 @@ if TYPE_CHECKING:
     from v6kit.positions import PositionBook
     from v6kit.queue import Outcome, PositionQueue
     from v6kit.registry import StrategyRegistry
-    from v6kit.sync import PositionStreamer, QueueWorker
+    from v6kit.sync import Candidate, PositionStreamer, QueueWorker, default_policy
 
 # Imported when they are first used, so that `import v6kit` stays fast and pulls in neither ib_async nor ipywidgets.
 _HOMES = {
     "ActiveContract": "contracts",
+    "Candidate": "sync",
     "Desk": "desk",
     "Leg": "contracts",
     "Outcome": "queue",
@@ -58,6 +59,7 @@ _HOMES = {
     "StrategyRegistry": "registry",
     "TableHistory": "history",
     "allow_blocking_ib": "notebook",
+    "default_policy": "sync",
     "open": "desk",
     "run_sync": "engine",
 }
@@ -65,6 +67,7 @@ _HOMES = {
 __all__ = [
     "ActiveContract",
     "BrokerError",
+    "Candidate",
     "ContentionError",
     "ContractConflictError",
     "Desk",
@@ -93,6 +96,7 @@ __all__ = [
     "V6KitError",
     "VersionUnavailableError",
     "allow_blocking_ib",
+    "default_policy",
     "open",
     "run_sync",
 ]

@@ -184,6 +184,38 @@ async def test_a_shrunk_budget_probes_one_line_more_every_ten_minutes(clock: Fak
     assert lines.capacity == 6
 
 
+async def test_what_error_101_taught_can_be_asked_for(clock: FakeClock):
+    """How many lines were left and when, when one more is tried; nothing any longer when all have come back."""
+    lines = LineBudget(10, 4, clock=clock, snapshot_floor=1)
+    assert (lines.shortage, lines.next_probe_at, lines.stream_room) == (None, None, 5)
+    holders = [await lines.acquire_snapshot(conid) for conid in range(1, 5)]
+    began_at = clock.now()
+    lines.refused(holders[-1])
+    assert (lines.shortage.left, lines.shortage.at, lines.stream_room) == (3, began_at, 2)
+    assert lines.next_probe_at == began_at + timedelta(minutes=10)
+    clock.advance(timedelta(minutes=10))
+    assert lines.next_probe_at == began_at + timedelta(minutes=20)
+    clock.advance(timedelta(minutes=20))
+    assert (lines.shortage, lines.next_probe_at, lines.stream_room) == (None, None, 5)
+
+
+async def test_streams_have_no_room_when_the_floor_takes_all_that_is_left(clock: FakeClock):
+    """No less than none."""
+    lines = LineBudget(10, 0, clock=clock, snapshot_floor=5)
+    lines.refused(await lines.acquire_snapshot(1))
+    assert (lines.capacity, lines.stream_room) == (1, 0)
+
+
+async def test_streams_that_are_refused_one_after_the_other_take_one_line_away_each(clock: FakeClock):
+    """All eight were asked for before the first answer; three are refused, whenever each was granted: five are left."""
+    lines = LineBudget(10, 0, clock=clock)
+    for conid in range(1, 9):
+        await lines.acquire_stream(conid)
+    for conid in (1, 7, 8):
+        lines.refused(conid)
+    assert (lines.capacity, lines.streams) == (5, 5)
+
+
 async def test_a_stream_that_is_refused_when_it_is_restored_does_not_count_from_when_it_began(clock: FakeClock):
     """The first of five streams was granted at one in use; refused after a reconnect, the gateway has four."""
     lines = LineBudget(10, 0, clock=clock)

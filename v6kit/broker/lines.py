@@ -14,7 +14,8 @@ import logging
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from datetime import timedelta
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from v6kit.clock import Clock
 from v6kit.contracts import check_float, check_int
@@ -27,6 +28,20 @@ if TYPE_CHECKING:
 logger = logging.getLogger("v6kit.broker")
 
 Kind = Literal["stream", "snapshot"]
+
+
+class Shortage(NamedTuple):
+    """What error 101 taught.
+
+    Attributes:
+        left: Lines that were left to us.
+        at: When, aware UTC.
+        counted_from: The same on the monotonic clock, from which on one line more is tried every so often.
+    """
+
+    left: int
+    at: datetime
+    counted_from: float
 
 
 @dataclass(slots=True, eq=False)
@@ -85,7 +100,7 @@ class LineBudget:
         self.probe_interval = check_float("probe_interval", probe_interval, above=0.0)
         self.peak = 0
         self._clock = clock or Clock()
-        self._shrunk: tuple[int, float] | None = None  # what error 101 left, and when (monotonic)
+        self._shortage: Shortage | None = None
         self._streams: dict[int, LineHolder] = {}
         self._snapshots: set[LineHolder] = set()
         self._waiting: dict[Kind, deque[tuple[int, asyncio.Future[LineHolder]]]] = {
@@ -102,12 +117,33 @@ class LineBudget:
     @property
     def capacity(self) -> int:
         """Lines that may be in use: `limit` less `reserve`, or what error 101 has left of them."""
-        whole = self.limit - self.reserve
-        if self._shrunk is None:
-            return whole
-        left, since = self._shrunk
-        probes = int((self._clock.monotonic() - since) // self.probe_interval)
-        return min(whole, left + probes)
+        if self._shortage is None:
+            return self.whole
+        return min(self.whole, self._shortage.left + self._probes(self._shortage))
+
+    @property
+    def whole(self) -> int:
+        """Lines that may be in use as long as nothing has taught otherwise: `limit` less `reserve`."""
+        return self.limit - self.reserve
+
+    @property
+    def stream_room(self) -> int:
+        """Lines that streams may have now: the capacity less the floor for snapshots."""
+        return max(0, self.capacity - self.snapshot_floor)
+
+    @property
+    def shortage(self) -> Shortage | None:
+        """What error 101 taught, or `None` when there was none or all lines have come back since."""
+        return self._shortage if self.capacity < self.whole else None
+
+    @property
+    def next_probe_at(self) -> datetime | None:
+        """When one line more is tried, aware UTC; `None` when nothing is missing."""
+        shortage = self.shortage
+        if shortage is None:
+            return None
+        after = (self._probes(shortage) + 1) * self.probe_interval
+        return shortage.at + timedelta(seconds=after)
 
     @property
     def streams(self) -> int:
@@ -157,7 +193,7 @@ class LineBudget:
         if conid in self._streams:
             self._streams[conid].refcount += 1
             return False
-        room = self.capacity - self.snapshot_floor
+        room = self.stream_room
         if self.streams + len(self._waiting["stream"]) >= room:
             raise LineLimitError(
                 f"no market data line is free for a stream of conid {conid}: {self.streams} streams hold all {room} "
@@ -195,16 +231,18 @@ class LineBudget:
         """Take note of error 101 for a line that was granted, and free that line.
 
         The gateway had one line less than were in use when this one was asked for: for a snapshot that is when it was
-        granted, while a stream may have been asked for again much later. One line is always tried, or a budget that
-        shrank to nothing would never learn that lines came back.
+        granted. A stream may have been asked for again much later, with all others after a reconnect, so what counts
+        is what is in use now: of forty that are refused one after the other, each takes one line away. What ended
+        between asking and answer is missed then, and comes back by the next probes. One line is always tried, or a
+        budget that shrank to nothing would never learn that lines came back.
         """
         holder = self._streams.get(holder_or_conid) if isinstance(holder_or_conid, int) else holder_or_conid
         if holder is None:
             return
-        in_use = holder.used_at_grant if holder.kind == "snapshot" else max(holder.used_at_grant, self.used)
+        in_use = holder.used_at_grant if holder.kind == "snapshot" else self.used
         before = self.capacity
         left = max(1, min(before, in_use - 1))
-        if before == self.limit - self.reserve:  # a budget that has shrunk before was warned about
+        if before == self.whole:  # a budget that has shrunk before was warned about
             logger.warning(
                 "The gateway has no market data line left (code 101): %d lines are used from now on instead of %d, and "
                 "one more is tried every %g s; set the limit to what the login has",
@@ -212,7 +250,7 @@ class LineBudget:
                 before,
                 self.probe_interval,
             )
-        self._shrunk = (left, self._clock.monotonic())
+        self._shortage = Shortage(left, self._clock.now(), self._clock.monotonic())
         if holder.kind == "stream":
             self.drop_stream(holder.conid)
         else:
@@ -227,10 +265,13 @@ class LineBudget:
                 if not future.done():
                     future.set_result(self._grant(kind, conid))
 
+    def _probes(self, shortage: Shortage) -> int:
+        return int((self._clock.monotonic() - shortage.counted_from) // self.probe_interval)
+
     def _may_grant(self, kind: Kind) -> bool:
         if kind == "snapshot":
             return not self.snapshots_use_lines or self.free > 0
-        return self.free > 0 and self.streams < self.capacity - self.snapshot_floor
+        return self.free > 0 and self.streams < self.stream_room
 
     def _grant(self, kind: Kind, conid: int) -> LineHolder:
         holder = LineHolder(kind, conid, self._clock.now(), used_at_grant=self.used + 1)

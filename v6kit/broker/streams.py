@@ -238,7 +238,9 @@ class Streams:
     def _give_up(self, stream: Stream, refusal: Refusal) -> None:
         if not self._still(stream, None):
             return  # unsubscribed, or restored with all others, while its details were looked up
-        logger.warning("The stream of conid %d ended: %s", stream.conid, refusal)
+        # of a lack of lines the budget has said what is to be said, once for all of them
+        level = logging.DEBUG if refusal.action is Action.LINE_LIMIT else logging.WARNING
+        logger.log(level, "The stream of conid %d ended: %s", stream.conid, refusal)
         self._end(stream.conid)
         self.failed.emit(stream.conid, refusal.code, refusal.reason)
 

@@ -13,12 +13,14 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack
 from html import escape
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import polars as pl
 
 from v6kit.broker import Broker
 from v6kit.clock import Clock
+from v6kit.contracts import ActiveContract
+from v6kit.desk.combos import legs_of
 from v6kit.desk.lines import LineUse
 from v6kit.desk.places import SIMULATED, TABLES, parse_address
 from v6kit.engine import Engine
@@ -29,7 +31,7 @@ from v6kit.ledger import Durable
 from v6kit.positions import PositionBook
 from v6kit.queue import PositionQueue
 from v6kit.registry import StrategyRegistry
-from v6kit.sync import CycleReport, PositionStreamer, QueueWorker, reconcile
+from v6kit.sync import CycleReport, Policy, PositionStreamer, QueueWorker, reconcile
 
 _Part = TypeVar("_Part")
 _Table = TypeVar("_Table", StrategyRegistry, PositionQueue, PositionBook)
@@ -108,8 +110,9 @@ class Desk:
 
     @property
     def lines(self) -> LineUse:
-        """Who holds market data lines now."""
-        return LineUse.of(self.broker.lines)
+        """Who holds market data lines now, who waits for one, and why."""
+        labels = {row.conid: row.label() for row in self.positions.rows()}
+        return LineUse.of(self.broker.lines, self.streamer.standing, labels, self.clock.now())
 
     def history(self, table: str) -> TableHistory:
         """Return the past of one of the lake's tables.
@@ -140,6 +143,40 @@ class Desk:
         """
         self._refuse_if_closed()
         await self.streamer.sync()
+
+    async def register(
+        self,
+        contract: Any,  # noqa: ANN401 - ib_async is not imported here; any object with these attributes will do
+        strategy_id: str | int,
+        *,
+        quantity: float = 1.0,
+        kind: str | None = None,
+        account: str | None = None,
+        priority: int | None = None,
+    ) -> list[ActiveContract]:
+        """Register an `ib_async` contract under a strategy, a combo by its legs; what each is, the gateway is asked.
+
+        A combo (`secType` `BAG`) is never asked for as such: it streams by its legs, each in ratio × action × quantity.
+
+        Args:
+            contract: With a conId, which is enough; of a combo, each of its `comboLegs`.
+            strategy_id: As in `registry.add_strategy`, as are kind, account and priority.
+            quantity: Signed number of contracts, or of combos, that the strategy holds; not 0.
+            kind: See `strategy_id`.
+            account: See `strategy_id`.
+            priority: See `strategy_id`.
+
+        Returns:
+            The strategy's active legs.
+
+        Raises:
+            BrokerError: The details of a leg cannot be had; nothing is registered.
+            ContractConflictError: As in `registry.add_strategy`.
+            ValueError, TypeError: An argument is wrong; names it and its value.
+        """
+        self._refuse_if_closed()
+        legs = await self._engine.run(legs_of(contract, quantity, self.broker))
+        return await self.registry.add_strategy(strategy_id, legs, kind, account=account, priority=priority)
 
     async def reconcile(self) -> pl.DataFrame:
         """Compare account, registry and book, and change none of them.
@@ -238,6 +275,8 @@ class Desk:
         interval: float,
         batch_size: int,
         sync_interval: float,
+        policy: Policy,
+        minimum_hold: float,
     ) -> None:
         host, port = "127.0.0.1", 0
         if broker == SIMULATED:
@@ -251,7 +290,14 @@ class Desk:
         parked: dict[int, str] = {}
         self._worker = QueueWorker(self.queue, self._broker, self.positions, interval, batch_size, parked=parked)
         self._streamer = PositionStreamer(
-            self.registry, self.queue, self._broker, self.positions, sync_interval, parked=parked
+            self.registry,
+            self.queue,
+            self._broker,
+            self.positions,
+            sync_interval,
+            parked=parked,
+            policy=policy,
+            minimum_hold=minimum_hold,
         )
         await self._streamer.start()
 
@@ -289,7 +335,7 @@ class Desk:
         return {
             "lake": self.lake,
             "broker": f"{what} at {self._broker.host}:{self._broker.port}, {self._broker.state}",
-            "lines": repr(self.lines),
+            "lines": self.lines.summary(),
             "registry": self.registry.summary(),
             "queue": self.queue.summary(),
             "positions": self.positions.summary(),

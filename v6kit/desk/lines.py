@@ -1,47 +1,114 @@
-"""Who holds market data lines, as a value that can be shown."""
+"""Who holds market data lines, who waits for one, and why: as a value that can be shown."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from datetime import datetime
+from html import escape
+from typing import NamedTuple, Self
 
 import polars as pl
 
-from v6kit.broker import LineBudget
+from v6kit.broker import LineBudget, LineHolder
+from v6kit.sync import Candidate, Standing
+
+_TOLD = 10  # rows of each table that a cell shows; the frames have all
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding(NamedTuple):
+    """One line in use."""
+
+    kind: str
+    conid: int
+    label: str
+    strategies: list[str]
+    since: datetime
+    for_seconds: float
+    why: str
+    users: int
+
+
+class Wait(NamedTuple):
+    """An active contract without a line."""
+
+    conid: int
+    label: str
+    strategies: list[str]
+    rank: int | None
+    why: str
+
+
+_NAMES = {"conid": pl.Int64(), "label": pl.String(), "strategies": pl.List(pl.String())}
+_HOLDING = {
+    "kind": pl.String(),
+    **_NAMES,
+    "since": pl.Datetime("us", "UTC"),
+    "for_seconds": pl.Float64(),
+    "why": pl.String(),
+    "users": pl.Int64(),
+}
+_WAIT = {**_NAMES, "rank": pl.Int64(), "why": pl.String()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class LineUse:
     """Who holds market data lines, at one moment.
 
     Attributes:
         limit: Lines that the login has.
         capacity: Lines that v6kit may use now.
+        room: How many of these streams may have; the others are left to snapshots.
         streams: Held by streams.
         snapshots: Held by snapshots in flight.
         peak: The most that were ever in use at once.
-        holders: One row per line: kind, conid, since, users.
+        left: Lines that error 101 left at last; `None` when there was none, or all have come back since.
+        learned_at: When that was, aware UTC, or `None`.
+        next_probe_at: When one line more is tried, aware UTC, or `None`.
+        policy: By what streams are chosen when there are not enough lines, in words.
+        holdings: The rows of `holders`.
+        waits: The rows of `waiting`.
     """
 
     limit: int
     capacity: int
+    room: int
     streams: int
     snapshots: int
     peak: int
-    holders: pl.DataFrame
+    left: int | None
+    learned_at: datetime | None
+    next_probe_at: datetime | None
+    policy: str
+    holdings: Sequence[Holding]
+    waits: Sequence[Wait]
 
     @classmethod
-    def of(cls, budget: LineBudget) -> Self:
-        """Take a budget's numbers of this moment."""
-        holders = [(str(each.kind), each.conid, each.since, each.refcount) for each in budget.holders()]
-        schema = {"kind": pl.String(), "conid": pl.Int64(), "since": pl.Datetime("us", "UTC"), "users": pl.Int64()}
+    def of(cls, budget: LineBudget, standing: Standing, labels: Mapping[int, str], now: datetime) -> Self:
+        """Take the numbers of this moment.
+
+        Args:
+            budget: The lines.
+            standing: How the active contracts stood when they were last looked at.
+            labels: Of the contracts that are held, by conid.
+            now: Aware UTC.
+        """
+        holders, shortage = budget.holders(), budget.shortage
+        streaming = {each.conid for each in holders if each.kind == "stream"}
+        known = {each.conid: each for each in (*standing.ranking, *(refused for refused, _ in standing.refused))}
         return cls(
             limit=budget.limit,
             capacity=budget.capacity,
-            streams=budget.streams,
+            room=budget.stream_room,
+            streams=len(streaming),
             snapshots=budget.used - budget.streams,
             peak=budget.peak,
-            holders=pl.DataFrame(holders, schema=schema, orient="row"),
+            left=shortage.left if shortage else None,
+            learned_at=shortage.at if shortage else None,
+            next_probe_at=budget.next_probe_at,
+            policy=standing.policy,
+            holdings=tuple(_holding(each, known.get(each.conid), labels, now) for each in holders),
+            waits=tuple(each for each in _waits(standing) if each.conid not in streaming),
         )
 
     @property
@@ -49,8 +116,103 @@ class LineUse:
         """Lines in use."""
         return self.streams + self.snapshots
 
-    def __repr__(self) -> str:
+    @property
+    def holders(self) -> pl.DataFrame:
+        """One row per line in use, oldest first.
+
+        Columns: kind (`stream` or `snapshot`), conid, label, strategies (a list of ids), since (UTC), for_seconds
+        (Float64), why (in words), users (how many asked for the stream).
+        """
+        return pl.DataFrame(self.holdings, schema=_HOLDING, orient="row")
+
+    @property
+    def waiting(self) -> pl.DataFrame:
+        """One row per active contract without a line, best first; the queue refreshes them before anything else.
+
+        Columns: conid, label, strategies (a list of ids), rank (from 1 among all active contracts; null when the
+        gateway refused the contract), why (in words).
+        """
+        return pl.DataFrame(self.waits, schema=_WAIT, orient="row")
+
+    @property
+    def learned(self) -> str:
+        """What error 101 taught and when one line more is tried, in words; empty when nothing is missing."""
+        if self.learned_at is None or self.next_probe_at is None:
+            return ""
+        return (
+            f"error 101 at {self.learned_at:%H:%M:%S} UTC left {self.left} lines; {self.capacity} may be used now, and "
+            f"one more is tried at {self.next_probe_at:%H:%M:%S} UTC"
+        )
+
+    def summary(self) -> str:
+        """Return the counts in one line."""
         return (
             f"{self.used} of {self.capacity} lines in use (limit {self.limit}): {self.streams} streams, "
             f"{self.snapshots} snapshots, peak {self.peak}"
         )
+
+    def _notes(self) -> Iterator[str]:
+        yield self.summary()
+        if self.learned:
+            yield self.learned
+        if self.waits:
+            yield f"{len(self.waits)} active contracts wait; room for {self.room} streams, chosen by {self.policy}"
+
+    def _tables(self) -> Iterator[tuple[list[str], list[list[str]], int]]:
+        """Return the head, the first rows and the number of further rows of each table that is not empty."""
+        held = [[each.kind, each.label, f"{each.for_seconds:,.0f} s", each.why] for each in self.holdings]
+        waits = [["waits", each.label, "" if each.rank is None else f"#{each.rank}", each.why] for each in self.waits]
+        for head, rows in ((["line", "contract", "for", "why"], held), (["", "contract", "rank", "why"], waits)):
+            if rows:
+                yield head, rows[:_TOLD], max(0, len(rows) - _TOLD)
+
+    def __repr__(self) -> str:
+        lines = list(self._notes())
+        for head, rows, more in self._tables():
+            widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+            lines += ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+            lines += [f"... and {more} more"] if more else []
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        parts = [f"<div>{escape(note)}</div>" for note in self._notes()]
+        for head, rows, more in self._tables():
+            parts.append(f"<table><tr>{_cells(head, 'th')}</tr>")
+            parts += [f"<tr>{_cells(row, 'td')}</tr>" for row in rows]
+            parts.append("</table>" + (f"<div>... and {more} more</div>" if more else ""))
+        return "".join(parts)
+
+
+def _cells(row: Sequence[str], tag: str) -> str:
+    return "".join(f"<{tag} style='text-align:left'>{escape(cell)}</{tag}>" for cell in row)
+
+
+def _holding(holder: LineHolder, candidate: Candidate | None, labels: Mapping[int, str], now: datetime) -> Holding:
+    if holder.kind == "snapshot":
+        why = "snapshot for the queue"
+    else:
+        why = candidate.why() if candidate else "subscribed to apart from the strategies"
+    return Holding(
+        kind=str(holder.kind),
+        conid=holder.conid,
+        label=candidate.label if candidate else labels.get(holder.conid, f"conid {holder.conid}"),
+        strategies=list(candidate.strategies) if candidate else [],
+        since=holder.since,
+        for_seconds=(now - holder.since).total_seconds(),
+        why=why,
+        users=holder.refcount,
+    )
+
+
+def _waits(standing: Standing) -> Iterator[Wait]:
+    """Return every active contract with why it would wait, those that stream included."""
+    for rank, each in enumerate(standing.ranking, start=1):
+        if rank > standing.room:
+            place = f"{rank} of {len(standing.ranking)}, with room for {standing.room}"
+        elif each.conid in standing.chosen:
+            place = "about to stream"
+        else:
+            place = "next, when a stream has had its minimum hold"
+        yield Wait(each.conid, each.label, list(each.strategies), rank, f"{place}: {each.why()}")
+    for each, reason in standing.refused:
+        yield Wait(each.conid, each.label, list(each.strategies), None, reason)

@@ -13,6 +13,7 @@ from v6kit.desk.desk import Desk
 from v6kit.desk.places import SIMULATED, days_by_table, lake_uri, parse_address
 from v6kit.gateway import SimulatedGateway
 from v6kit.ledger import Durable
+from v6kit.sync import MINIMUM_HOLD_SECONDS, Policy, check_policy, default_policy
 
 DEFAULT_CLIENT_ID = 7
 _LINES_PER_FLOOR = 20
@@ -31,6 +32,8 @@ async def open(  # noqa: A001 - `v6kit.open` is the public name, and this module
     interval: float = 5.0,
     batch_size: int = 50,
     sync_interval: float = 60.0,
+    policy: Policy = default_policy,
+    minimum_hold: float = MINIMUM_HOLD_SECONDS,
     connect_timeout: float = 8.0,
     storage_options: Mapping[str, str] | None = None,
     durable: Durable = "process",
@@ -54,6 +57,10 @@ async def open(  # noqa: A001 - `v6kit.open` is the public name, and this module
         interval: Seconds between two cycles of the worker.
         batch_size: Requests that the worker holds at once.
         sync_interval: Seconds between two readings of all positions; a quote older than this is to be refreshed.
+        policy: Who streams when there are more active contracts than lines: a plain function that gives each
+            `v6kit.Candidate` a sort key, of which the lowest stream. Default: the strategies' priority, then days to
+            expiry, then absolute exposure. One that fails is replaced by the default until it works, with a warning.
+        minimum_hold: Seconds for which a stream is not displaced by a better one.
         connect_timeout: Seconds for connecting, the first positions and the first account update together.
         storage_options: For object stores; never shown.
         durable: `process`: what has returned survives `kill -9`; `power`: a power cut as well, at the price of a sync
@@ -77,6 +84,8 @@ async def open(  # noqa: A001 - `v6kit.open` is the public name, and this module
     check_float("interval", interval, above=0.0)
     check_int("batch_size", batch_size)
     check_float("sync_interval", sync_interval, above=0.0)
+    check_float("minimum_hold", minimum_hold, above=0.0)
+    check_policy(policy)
     clock = clock or Clock()
     lines = _lines(line_limit, line_reserve, snapshot_floor, clock)
 
@@ -110,6 +119,8 @@ async def open(  # noqa: A001 - `v6kit.open` is the public name, and this module
                 interval=interval,
                 batch_size=batch_size,
                 sync_interval=sync_interval,
+                policy=policy,
+                minimum_hold=minimum_hold,
             )
         )
     except BaseException as error:

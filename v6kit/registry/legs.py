@@ -67,8 +67,10 @@ def fields_of(contract: Any) -> dict[str, Any]:  # noqa: ANN401 - ib_async is no
     """Return the fields of a leg for an `ib_async` contract, or for any object with its attributes.
 
     Raises:
-        ValueError: It has no conId yet.
+        ValueError: It is a combo, or has no conId yet.
     """
+    if getattr(contract, "secType", "") == "BAG":
+        raise ValueError("a combo is registered by its legs: await desk.register(contract, strategy_id) finds them out")
     conid = getattr(contract, "conId", None)
     if not conid:
         raise ValueError(f"contract must be qualified, so that it has a conId; got {contract!r}")

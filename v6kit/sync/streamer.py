@@ -19,23 +19,29 @@ from typing import Self
 import polars as pl
 
 from v6kit.broker import Broker, ConnectionState
-from v6kit.contracts import AccountPosition, ActiveContract, Instrument, Quote, check_float
+from v6kit.contracts import AccountPosition, ActiveContract, Quote, check_float
 from v6kit.engine import at_home
-from v6kit.errors import InvalidTransitionError, LineLimitError, RequestFailedError, V6KitError
+from v6kit.errors import InvalidTransitionError, V6KitError
 from v6kit.positions import PositionBook
 from v6kit.queue import ACTIVE_PRIORITY, PositionQueue
 from v6kit.registry import StrategyRegistry
 from v6kit.sync import decisions, reconcile
 from v6kit.sync.inflow import Inflow
+from v6kit.sync.lineup import MINIMUM_HOLD_SECONDS, Lineup, Standing
+from v6kit.sync.policy import Policy, default_policy
 
 FLUSH_SECONDS = 1.0
 REGISTRY_SECONDS = 5.0
+REASSESS_SECONDS = 15.0
 _RETIRE_ROUNDS = 3
 _log = logging.getLogger("v6kit.sync")
 
 
 class PositionStreamer:
     """Routes every position: active ones to a stream, all others to the queue.
+
+    When there are more active contracts than lines, the policy says who streams; who is better is looked at every few
+    seconds, and no stream is displaced before its minimum hold.
 
     Args:
         registry: Says what is active.
@@ -45,10 +51,11 @@ class PositionStreamer:
         sync_interval: Seconds between two readings of all positions; a quote older than this is to be refreshed, and
             a stream that was refused rests as long.
         parked: Contracts not to ask for in this session, conid → reason; shared with the worker.
+        policy: Gives each `Candidate` a sort key; the lowest stream. Default: priority, days to expiry, exposure.
+        minimum_hold: Seconds for which a stream is not displaced by a better one.
 
     Attributes:
         home: The event loop that it belongs to: the one on which it was first used.
-        demoted: Active contracts that have no stream now: the queue refreshes them, before the others.
     """
 
     def __init__(
@@ -60,15 +67,23 @@ class PositionStreamer:
         sync_interval: float = 60.0,
         *,
         parked: dict[int, str] | None = None,
+        policy: Policy = default_policy,
+        minimum_hold: float = MINIMUM_HOLD_SECONDS,
     ) -> None:
         self.registry, self.queue, self.broker, self.book = registry, queue, broker, book
         self.sync_interval = check_float("sync_interval", sync_interval, above=0.0)
         self.parked = parked if parked is not None else {}
-        self.demoted: set[int] = set()
         self.home: asyncio.AbstractEventLoop | None = None
-        self._streams: set[int] = set()
-        self._resting: dict[int, float] = {}  # conid → when a refused stream may be asked for again (the loop's time)
         self._inflow = Inflow()
+        self._lineup = Lineup(
+            broker,
+            queue.clock,
+            policy=policy,
+            minimum_hold=minimum_hold,
+            rest_seconds=self.sync_interval,
+            parked=self.parked,
+            on_parked=self._on_parked,
+        )
         self._wake = asyncio.Event()
         self._look_is_due = False  # the link was down, so more may have changed than its end tells
         self._last_look = pl.DataFrame(schema=reconcile.SCHEMA)
@@ -95,6 +110,20 @@ class PositionStreamer:
         return frozenset(self._streams)
 
     @property
+    def demoted(self) -> frozenset[int]:
+        """Active contracts that have no stream now: the queue refreshes them, before the others."""
+        return frozenset(self._lineup.demoted)
+
+    @property
+    def standing(self) -> Standing:
+        """How the active contracts stood when they were last looked at: who was to stream, and why."""
+        return self._lineup.standing
+
+    @property
+    def _streams(self) -> Collection[int]:
+        return self._lineup.streams.keys()
+
+    @property
     def last_error(self) -> Exception | None:
         """Why what it does by itself fails at present, or `None`."""
         return next(iter(self._errors.values()), None)
@@ -119,6 +148,7 @@ class PositionStreamer:
             asyncio.create_task(self._repeat("position sync", self._sync_when_due), name="v6kit position sync"),
             asyncio.create_task(self._repeat("quote writer", self._flush_when_due), name="v6kit quote writer"),
             asyncio.create_task(self._repeat("registry", self._look_at_registry), name="v6kit registry look"),
+            asyncio.create_task(self._repeat("line-up", self._reassess_when_due), name="v6kit line-up"),
         ]
 
     @at_home
@@ -143,9 +173,7 @@ class PositionStreamer:
             try:
                 await self._flush(quotes=True)
             finally:
-                ending, self._streams = self._streams, set()
-                if unsubscribe:
-                    await asyncio.gather(*map(self.broker.unsubscribe, ending))
+                await self._lineup.end_all(unsubscribe=unsubscribe)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -216,12 +244,11 @@ class PositionStreamer:
 
     async def _route(self) -> None:
         rows, active = self.book.rows(), self.registry.active_legs()
-        self.demoted &= {leg.conid for leg in active}
-        wanted = decisions.to_stream(rows, active, self.parked)
-        ended = self._streams - wanted.keys()
+        ended, begun, failures = await self._lineup.arrange(rows, active)
         for conid in ended:
-            await self._end_stream(conid)
-        failures = await self._begin_streams([wanted[conid] for conid in wanted if not self._has_or_rests(conid)])
+            self._inflow.quotes.pop(conid, None)
+        if begun:
+            await self._retire(begun)
         await self.queue.insert_many(  # also if the link was lost over the streams
             decisions.to_queue(
                 rows,
@@ -235,37 +262,6 @@ class PositionStreamer:
         if failures:
             raise failures[0]
 
-    def _has_or_rests(self, conid: int) -> bool:
-        return conid in self._streams or self._resting.get(conid, 0.0) > asyncio.get_running_loop().time()
-
-    async def _begin_streams(self, contracts: Collection[Instrument]) -> list[BaseException]:
-        """Subscribe to each; returns what else than a refusal went wrong, after all have been tried."""
-        before = frozenset(self._streams)
-        tried = await asyncio.gather(*map(self._begin_stream, contracts), return_exceptions=True)
-        if begun := self._streams - before:
-            await self._retire(begun)
-        return [error for error in tried if error is not None]
-
-    async def _begin_stream(self, contract: Instrument) -> None:
-        try:
-            await self.broker.subscribe(contract)
-        except LineLimitError as error:
-            if contract.conid not in self.demoted:
-                _log.warning("%s is active but goes to the queue at priority 1: %s", contract.label(), error)
-            self.demoted.add(contract.conid)
-        except RequestFailedError as error:
-            self._refused(contract.conid, error.code, str(error))
-        else:
-            self._streams.add(contract.conid)
-            self.demoted.discard(contract.conid)
-            self._resting.pop(contract.conid, None)
-
-    async def _end_stream(self, conid: int) -> None:
-        self._streams.discard(conid)
-        self._inflow.quotes.pop(conid, None)
-        self._resting.clear()  # a line comes free, so another try is worth it
-        await self.broker.unsubscribe(conid)
-
     async def _retire(self, streams: Collection[int]) -> None:
         """Cancel the requests that wait although a stream keeps their contract fresh from now on."""
         for _ in range(_RETIRE_ROUNDS):
@@ -276,17 +272,8 @@ class PositionStreamer:
                 continue  # another worker has just finished one of them; the others are still to be cancelled
             return
 
-    def _refused(self, conid: int, code: int | None, message: str) -> None:
-        """Take note that a stream will not come: for this session, or until it has rested."""
-        if code in decisions.PARKING_CODES:
-            _log.warning("conid %d is not asked for again in this session: %s", conid, message)
-            self.parked[conid] = message
-            self.demoted.discard(conid)
-            self._inflow.errors[conid] = code or 0
-            return
-        _log.warning("the stream of conid %d ended (%s); the queue takes it at priority 1", conid, message)
-        self.demoted.add(conid)
-        self._resting[conid] = asyncio.get_running_loop().time() + self.sync_interval
+    def _on_parked(self, conid: int, code: int) -> None:
+        self._inflow.errors[conid] = code
 
     # --- following ----------------------------------------------------------------------------------------------
 
@@ -314,13 +301,12 @@ class PositionStreamer:
         if new is ConnectionState.DOWN:
             self.parked.clear()  # the next session may be told otherwise
         if new is ConnectionState.LIVE:
-            self._resting.clear()
+            self._lineup.forgive()
             self._look_is_due = True
             self._wake.set()
 
     def _on_stream_error(self, conid: int, code: int, message: str) -> None:
-        self._streams.discard(conid)
-        self._refused(conid, code, f"{code} {message}")
+        self._lineup.refuse(conid, code, f"{code} {message}")
         self._wake.set()
 
     async def _repeat(self, name: str, step: Callable[[], Awaitable[None]]) -> None:
@@ -357,6 +343,14 @@ class PositionStreamer:
     async def _look_at_registry(self) -> None:
         await asyncio.sleep(REGISTRY_SECONDS)
         await self.registry.refresh()  # what other processes did is heard through `on_change`
+
+    async def _reassess_when_due(self) -> None:
+        await asyncio.sleep(REASSESS_SECONDS)
+        if self.broker.state is not ConnectionState.LIVE or self._one_sync.locked():
+            return  # whoever syncs looks at it anyway
+        if not self._lineup.is_settled(self.book.rows(), self.registry.active_legs()):
+            async with self._one_sync:
+                await self._route()
 
     async def _flush_when_due(self) -> None:
         await asyncio.sleep(FLUSH_SECONDS)
