@@ -306,7 +306,8 @@ def _with_portfolio(row: BookRow, value: PortfolioValue) -> BookRow:
         mark_source="portfolio",
         source=Source.PORTFOLIO.value,
         received_at=value.received_at,
-        quality=Quality.PARTIAL.value,
+        # The valuation may itself be made of prices from before the outage: only a quote says that it is over.
+        quality=(Quality.STALE if row.quality == Quality.STALE else Quality.PARTIAL).value,
         change="PORTFOLIO",
     )
 

@@ -309,6 +309,7 @@ async def test_a_code_on_a_stream_has_its_action(
             assert hit in streamer.demoted
         elif case.then == "kept":
             await rig.until(lambda: rig.broker.hold)
+            await rig.until(lambda: rig.row(hit).quality == "stale")
         else:
             await rig.until(lambda: rig.row(hit).quality == "error")
             assert rig.row(hit).error_code == case.code

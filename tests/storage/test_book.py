@@ -336,13 +336,15 @@ async def test_a_valuation_never_replaces_a_quote_of_our_own(book: PositionBook)
 
 
 async def test_a_valuation_takes_over_from_stale_quotes(book: PositionBook):
-    """While the stream is down a valuation that is newer is better than nothing."""
+    """While the stream is down a valuation that is newer is better than nothing; that it is back, only a quote says."""
     await book.record([update(GOOD)])
     await book.mark_stale()
     await book.record([portfolio(1.40, NOW - timedelta(minutes=1))])
     assert call(book).mark == pytest.approx(1.22)
     await book.record([portfolio(1.40, NOW + timedelta(minutes=1))])
-    assert (call(book).mark, call(book).source) == (1.40, "portfolio")
+    assert (call(book).mark, call(book).source, call(book).quality) == (1.40, "portfolio", "stale")
+    await book.record([update(replace(GOOD, received_at=NOW + timedelta(minutes=2)))])
+    assert (call(book).mark, call(book).source, call(book).quality) == (pytest.approx(1.22), "snapshot", "ok")
 
 
 async def test_the_book_survives_a_restart(book: PositionBook, make_book: BookMaker):

@@ -43,6 +43,11 @@ class Stream:
     ticked: asyncio.Event = field(default_factory=asyncio.Event)
     repaired: bool = False
 
+    def doubt(self) -> None:
+        """Mark the newest quote stale until the next tick."""
+        if self.latest is not None:
+            self.latest = replace(self.latest, quality=Quality.STALE)
+
     def wake(self) -> None:
         """Wake those who wait for a tick."""
         self.ticked.set()
@@ -174,15 +179,12 @@ class Streams:
     def mark_stale(self) -> None:
         """Mark every quote stale until its next tick: nobody says any longer that it still holds."""
         for stream in self._streams.values():
-            if stream.latest is not None:
-                stream.latest = replace(stream.latest, quality=Quality.STALE)
+            stream.doubt()
 
     def on_farm_broken(self) -> None:
         """Mark every quote stale, and announce it; which contracts the farm serves, the gateway does not say."""
-        self.mark_stale()
         for stream in self._streams.values():
-            if stream.latest is not None:
-                self.quoted.emit(stream.latest)
+            self._doubt(stream)
 
     async def close(self) -> None:
         """Give all lines back; the end of the connection tells the gateway."""
@@ -205,8 +207,11 @@ class Streams:
     def on_refusal(self, request: Request, refusal: Refusal) -> None:
         """Repair what can be repaired, once; otherwise the stream is over and its line free."""
         stream = self._streams.get(request.conid)
-        if stream is None or refusal.action in (Action.COMPETING_SESSION, Action.LINK_BACK_DATA_LOST):
-            return  # prices come again by themselves when the other session ends, or are restored with all others
+        if stream is None or refusal.action is Action.LINK_BACK_DATA_LOST:
+            return  # restored with all others
+        if refusal.action is Action.COMPETING_SESSION:
+            self._doubt(stream)  # prices come again by themselves when the other session ends
+            return
         self._requests.forget(request)
         stream.request = None
         if refusal.action not in ENDS_REQUEST and not stream.repaired:
@@ -234,6 +239,11 @@ class Streams:
             self._give_up(stream, refusal)
         except GatewayUnavailableError:
             return  # the link is being replaced, and every stream restored with it
+
+    def _doubt(self, stream: Stream) -> None:
+        stream.doubt()
+        if stream.latest is not None:
+            self.quoted.emit(stream.latest)
 
     def _give_up(self, stream: Stream, refusal: Refusal) -> None:
         if not self._still(stream, None):

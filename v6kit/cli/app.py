@@ -99,13 +99,24 @@ def demo(
     strategies: Annotated[int, typer.Option(min=0, help="Iron condors to register as active: four legs each.")] = 10,
     line_limit: LineLimit = 100,
     seed: Seed = 7,
+    day: Annotated[
+        bool, typer.Option("--day", help="Play a whole trading day in fast motion instead: 80 positions, 6 condors.")
+    ] = False,
+    speed: Annotated[float, typer.Option(min=1, max=400, help="With --day: seconds of it per second.")] = 200.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object; progress goes to stderr.")] = False,
 ) -> None:
     """Refresh a whole account once: stream the active legs, queue the rest. **Simulated**, needs no gateway.
 
     Opens a desk on a simulated gateway, registers iron condors as active, and runs cycles until every other position
     has been refreshed. Ctrl-C stops it without loss; with the same --lake it goes on.
+
+    With --day, the gateway plays a trading day: fills, a halt, outages of every kind, a split, expiry, a restart. At
+    its end it is said how each outage shows in the book, and whether the book is the account.
     """
+    if day:
+        from v6kit.cli import day as played
+
+        raise typer.Exit(played.run(played.Settings(lake=lake, seed=seed, speed=speed), as_json=as_json))
     from v6kit.cli import demo as command
     from v6kit.cli.demo_pass import Settings
 

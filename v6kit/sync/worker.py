@@ -67,7 +67,7 @@ class QueueWorker:
         self.phase = "idle"
         self.last_report: CycleReport | None = None
         self.last_error: Exception | None = None
-        self._lease = max(LEASE, timedelta(seconds=_CYCLES_PER_LEASE * self.interval))
+        self._lease = max(LEASE * queue.clock.speed, timedelta(seconds=_CYCLES_PER_LEASE * self.interval))
         self._flights: dict[str, asyncio.Task[Fetched]] = {}
         self._items: dict[str, QueuedPosition] = {}
         self._one_cycle = asyncio.Lock()
