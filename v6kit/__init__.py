@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from v6kit.errors import (
     BrokerError,
+    ClientIdInUseError,
     ContentionError,
     ContractConflictError,
     GatewayUnavailableError,
@@ -68,6 +69,7 @@ __all__ = [
     "ActiveContract",
     "BrokerError",
     "Candidate",
+    "ClientIdInUseError",
     "ContentionError",
     "ContractConflictError",
     "Desk",

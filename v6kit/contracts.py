@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import operator
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from enum import StrEnum
@@ -81,6 +82,14 @@ def check_text(name: str, value: str, *, empty_allowed: bool = False) -> str:
     if not text and not empty_allowed:
         raise ValueError(f"{name} must not be empty, got {value!r}")
     return text
+
+
+def check_accounts(value: str | Collection[str]) -> tuple[str, ...]:
+    """Return account ids, given as one or as several, each once and in their order; none for an empty value."""
+    if not isinstance(value, str | Collection):
+        raise TypeError(f"account must be an account's id or several, got {value!r} ({type(value).__name__})")
+    names = [value] if isinstance(value, str) else list(value)
+    return tuple(dict.fromkeys(check_text("account", name) for name in names if name != ""))
 
 
 def check_instant(name: str, value: datetime) -> datetime:

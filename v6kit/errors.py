@@ -19,6 +19,7 @@ catches what v6kit knows about and nothing more::
     │  └─ InvalidTransitionError
     └─ BrokerError
        ├─ GatewayUnavailableError
+       │  └─ ClientIdInUseError
        ├─ RequestFailedError  (.code)
        └─ LineLimitError
 """
@@ -98,6 +99,10 @@ class BrokerError(V6KitError):
 
 class GatewayUnavailableError(BrokerError):
     """The gateway cannot be reached, or the link to it was lost."""
+
+
+class ClientIdInUseError(GatewayUnavailableError):
+    """Another program is connected to the gateway under our client id, or our own former connection still is."""
 
 
 class RequestFailedError(BrokerError):

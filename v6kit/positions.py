@@ -184,10 +184,16 @@ class PositionBook(LedgerTable[BookRow, BookState]):
         covered = None if accounts is None else frozenset(accounts)
         return await self._change(partial(_sync, positions=list(positions), accounts=covered))
 
-    async def mark_stale(self, conids: Iterable[int] | None = None) -> int:
-        """Say of quotes that they may be out of date: of these contracts, or of all. Returns how many rows changed."""
-        chosen = None if conids is None else frozenset(conids)
-        return await self._change(partial(_mark_stale, conids=chosen))
+    async def mark_stale(self, conids: Iterable[int] | None = None, *, accounts: Iterable[str] | None = None) -> int:
+        """Say of quotes that they may be out of date, of all or of some. Returns how many rows changed.
+
+        Args:
+            conids: Only of these contracts.
+            accounts: Only of these accounts.
+        """
+        contracts = None if conids is None else frozenset(conids)
+        holders = None if accounts is None else frozenset(accounts)
+        return await self._change(partial(_mark_stale, conids=contracts, accounts=holders))
 
     def rows(self) -> list[BookRow]:
         """Return every position that is held, as this process knows it, by account and conid; no I/O."""
@@ -234,11 +240,15 @@ def _sync(
     return _record(state, moment, updates=updates)
 
 
-def _mark_stale(state: BookState, _moment: Moment, *, conids: frozenset[int] | None) -> Decision[BookRow, int]:
+def _mark_stale(
+    state: BookState, _moment: Moment, *, conids: frozenset[int] | None, accounts: frozenset[str] | None
+) -> Decision[BookRow, int]:
     rows = [
         row._replace(quality=Quality.STALE.value, change="STALE")
         for row in state.rows.values()
-        if row.quality in (Quality.OK, Quality.PARTIAL) and (conids is None or row.conid in conids)
+        if row.quality in (Quality.OK, Quality.PARTIAL)
+        and (conids is None or row.conid in conids)
+        and (accounts is None or row.account in accounts)
     ]
     return Decision(rows, len(rows))
 

@@ -78,19 +78,6 @@ async def test_an_account_that_the_login_does_not_manage_is_refused(gateway: Sim
         await broker_for(gateway, account="DU9").connect()
 
 
-async def test_of_several_accounts_the_named_one_is_followed(
-    make_gateway: GatewayMaker, caplog: pytest.LogCaptureFixture
-):
-    """Without a name there is no portfolio, and a warning says why."""
-    gateway = await make_gateway((20, 0), accounts=("DU0000001", "DU2"))
-    async with connected(gateway) as broker:
-        assert len(await broker.positions()) == 20
-        assert await broker.portfolio() == []
-        assert "name one as account=" in caplog.text
-    async with connected(gateway, account=gateway.account.account_id) as broker:
-        assert len(await broker.portfolio()) == 20
-
-
 @pytest.mark.parametrize(
     ("argument", "value"),
     [("client_id", 0), ("market_data_type", 5), ("connect_timeout", 0), ("requests_per_second", -1)],

@@ -223,6 +223,41 @@ async def test_the_gateway_ends_on_sigterm_too():
         assert (await gateway.end(signal.SIGTERM)).code == 0
 
 
+async def test_the_gateway_plays_a_scenario_to_any_client_and_ends_with_it(tmp_path: Path):
+    """What happens is printed as it happens, a real client sees it, and the end of the scenario is the program's."""
+    file = tmp_path / "gap.toml"
+    file.write_text(
+        'start = 2026-11-20T09:20:00\nend = "10:00"\n'
+        '[[event]]\nat = "09:20"\naction = "pre_market"\n'
+        '[[event]]\nat = "09:22"\naction = "broadcast"\ncode = 1100\n',
+        encoding="utf-8",
+    )
+    async with started("gateway", "--port", "0", "--positions", "4", "--scenario", file, "--speed", "240") as gateway:
+        host, port = (await gateway.line("Simulated IB gateway")).split(" at ")[1].split(": ")[0].split(":")
+        assert "gap, 2 events; times are America/New_York's, at 240 times the speed" in await gateway.line("scenario")
+        client = ib_async.IB()
+        lost = asyncio.get_running_loop().create_future()
+        client.errorEvent += lambda _id, code, _text, _contract: code in (1100, 2110) and lost.set_result(None)
+        await client.connectAsync(host, int(port), clientId=5, timeout=5)
+        async with asyncio.timeout(DEADLINE):
+            await lost
+        client.disconnect()
+        await gateway.line("broadcast(code=1100)")
+        assert "gap is over: 2 events" in await gateway.line("is over")
+        ended = await gateway.end()
+    assert (ended.code, ended.err) == (0, "")
+
+
+def test_a_wrong_scenario_is_one_clear_line(tmp_path: Path):
+    """It names the file, the event, the field, its value, and what is allowed."""
+    file = tmp_path / "gap.toml"
+    file.write_text('[[event]]\nat = "09:30"\naction = "halt"\nsymbol = "XYZ"\n', encoding="utf-8")
+    ran = v6kit("gateway", "--port", "0", "--scenario", file)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr.startswith("error: gap.toml, event 1 (halt): symbol must be one of SPY, QQQ")
+    assert ran.stderr.count("\n") == 1
+
+
 def test_a_port_in_use_is_one_clear_line():
     """It names the port, and what to do."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

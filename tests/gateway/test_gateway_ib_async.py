@@ -703,6 +703,6 @@ async def test_what_is_not_simulated_is_refused_by_name(
     """A request outside the model gets an error with its id instead of silence."""
     errors = errors_of(ib)
     ib.client.reqHistoricalData(77, routed(option), "", "1 D", "1 min", "TRADES", 1, 1, False, [])
-    req_id, _, text = await error_with(errors, 321)
+    req_id, _, text = await error_with(errors, 162)
     assert req_id == 77
-    assert "message 20 is not part of the simulated gateway" in text
+    assert "not part of the simulated gateway" in text

@@ -11,7 +11,7 @@ import pytest
 from v6kit.clock import FakeClock
 from v6kit.errors import GatewayUnavailableError
 from v6kit.gateway import SimulatedGateway
-from v6kit.gateway.wire import API_SIGN, LENGTH, MAX_FRAME, frame
+from v6kit.gateway.wire import API_SIGN, LENGTH, frame
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -41,16 +41,6 @@ class RawClient:
             if fields[0] == "4" and not fields[3].startswith("21"):
                 return fields
 
-    async def is_cut(self) -> bool:
-        """Wait until the gateway closes the connection."""
-        try:
-            async with asyncio.timeout(DEADLINE):
-                while await self.reader.read(65_536):
-                    pass
-        except ConnectionResetError:
-            pass
-        return True
-
 
 @pytest.fixture
 async def raw(gateway: SimulatedGateway) -> AsyncIterator[RawClient]:
@@ -59,31 +49,6 @@ async def raw(gateway: SimulatedGateway) -> AsyncIterator[RawClient]:
     yield client
     client.writer.close()
     await asyncio.wait({asyncio.ensure_future(client.writer.wait_closed())})
-
-
-@pytest.mark.parametrize(
-    "garbage",
-    [
-        b"GET / HTTP/1.1\r\n\r\n",
-        API_SIGN + LENGTH.pack(5) + b"v1..2",
-        HELLO + LENGTH.pack(MAX_FRAME + 1),
-        HELLO + LENGTH.pack(0),
-        HELLO + LENGTH.pack(3) + b"abc",
-        HELLO + LENGTH.pack(3) + b"\xff\xfe\0",
-        HELLO + frame(("hello", "world")),
-        HELLO + frame(("61", "1")),
-    ],
-    ids=["http", "old version", "oversized", "empty", "no end", "no text", "no message id", "no startApi"],
-)
-async def test_garbage_ends_only_the_connection_it_came_from(
-    gateway: SimulatedGateway, ib: ib_async.IB, raw: RawClient, garbage: bytes
-) -> None:
-    """The client that talks nonsense is cut off; the other one notices nothing."""
-    raw.writer.write(garbage)
-    assert await raw.is_cut()
-    async with asyncio.timeout(DEADLINE):
-        await ib.reqCurrentTimeAsync()
-    assert gateway.client_ids == [1]
 
 
 async def test_a_field_that_cannot_be_read_gives_320(raw: RawClient) -> None:
@@ -167,6 +132,25 @@ async def test_what_happens_to_a_stopped_gateway_is_harmless() -> None:
         assert len(gateway.account.positions) == 1
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.9"])
+async def test_only_this_machine_can_connect_unless_told_otherwise(host: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The default and other addresses of this machine alone need no warning."""
+    async with SimulatedGateway(0, host=host) as gateway:
+        assert not gateway.is_public
+    assert SimulatedGateway(0).host == "127.0.0.1"
+    assert caplog.text == ""
+
+
+async def test_a_gateway_that_the_network_can_reach_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    """The warning names address and next step; a stopped gateway is reached by nobody."""
+    gateway = SimulatedGateway(0, host="0.0.0.0")  # noqa: S104 - that is what the warning is about
+    async with gateway:
+        assert gateway.is_public
+    assert not gateway.is_public
+    assert f"listens on 0.0.0.0:{gateway.port}: anybody on the network can connect" in caplog.text
+    assert "host='127.0.0.1'" in caplog.text
+
+
 async def test_it_says_that_it_is_simulated() -> None:
     """A user who looks at the object cannot take it for a real gateway."""
     gateway = SimulatedGateway(3)
@@ -175,6 +159,8 @@ async def test_it_says_that_it_is_simulated() -> None:
     async with gateway:
         assert f"listening on 127.0.0.1:{gateway.port}: 3 positions, lines 0/100, clients none" in repr(gateway)
         assert gateway.address == f"127.0.0.1:{gateway.port}"
+        for said in ("no real account", gateway.address, "DU0000001", "&lt;WireLog 0 received"):
+            assert said in gateway._repr_html_()
 
 
 @pytest.mark.parametrize(

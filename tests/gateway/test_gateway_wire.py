@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from v6kit.gateway.requests import MarketDataRequest, request_id
+from v6kit.gateway.requests import ContractQuery, MarketDataRequest, request_id
 from v6kit.gateway.wire import (
     API_SIGN,
     LENGTH,
@@ -126,6 +126,24 @@ def test_a_field_that_cannot_be_read_is_named_with_its_value() -> None:
         fields.decimal(3)
     with pytest.raises(WireError, match="more than 4 fields, got 4"):
         fields.text(4)
+
+
+@given(st.lists(st.one_of(FIELD, st.integers().map(str), st.floats().map(str), st.sampled_from(["", "BAG", "1"]))))
+def test_any_fields_are_read_or_refused_but_never_break_a_request(texts: list[str]) -> None:
+    """A request's parser meets any fields with a value or with `WireError`, and no other error."""
+    fields = Fields(frame(("1", *texts))[LENGTH.size :])
+    for read in (MarketDataRequest.parse, ContractQuery.parse, request_id):
+        try:
+            read(fields)
+        except WireError as error:
+            assert "message 1 must" in str(error)  # noqa: PT017 - either outcome is right
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-Infinity", "1e999"])
+def test_a_number_that_is_not_finite_is_refused(text: str) -> None:
+    """No such number may reach a price or an answer."""
+    with pytest.raises(WireError, match="field 1 of message 9 must be a number"):
+        Fields(f"9\0{text}\0".encode()).decimal(1)
 
 
 def test_an_empty_field_is_zero() -> None:

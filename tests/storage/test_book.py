@@ -303,6 +303,7 @@ async def test_soft_codes_stay_beside_a_good_quote(book: PositionBook):
 async def test_quotes_become_stale_and_good_again(book: PositionBook):
     """Stale keeps the prices and their time; without prices there is nothing to become stale."""
     await book.record([update(GOOD)])
+    assert await book.mark_stale(accounts=["U9"]) == 0
     assert await book.mark_stale([101, 7]) == 1
     assert (call(book).quality, call(book).bid, call(book).received_at) == ("stale", 1.20, NOW)
     assert await book.mark_stale() == 0

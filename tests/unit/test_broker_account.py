@@ -8,9 +8,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from v6kit.broker.account import AccountBook
+from v6kit.broker.rounds import order_of
 from v6kit.contracts import AccountPosition, Instrument, PortfolioValue
 
 CAME_AT = datetime(2026, 11, 20, 14, 30, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
 SPY = Instrument(conid=1, symbol="SPY", sec_type="STK")
 ROW = AccountPosition(account="DU1", instrument=SPY, position=1.0, avg_cost=2.0)
 OTHER = replace(ROW, instrument=replace(SPY, conid=2))
@@ -87,8 +89,52 @@ def test_a_portfolio_row_stays_until_it_is_closed_or_not_named_again(book: Accou
     book.take_portfolio(VALUE)
     book.take_portfolio(other)
     book.take_portfolio(replace(other, position=0.0))
-    assert book.portfolio() == [VALUE]
-    book.forget_portfolio_before(CAME_AT)
-    assert book.portfolio() == [VALUE]
-    book.forget_portfolio_before(CAME_AT + timedelta(seconds=1))
-    assert book.portfolio() == []
+    assert book.portfolio(["DU1"]) == [VALUE]
+    book.begin_portfolio("DU1", CAME_AT)
+    assert book.portfolio(["DU1"]) == [VALUE]
+    book.end_portfolio("DU1", CAME_AT)
+    assert book.portfolio(["DU1"]) == [VALUE]
+    book.begin_portfolio("DU1", CAME_AT + SECOND)
+    book.end_portfolio("DU1", CAME_AT + SECOND)
+    assert book.portfolio(["DU1"]) == []
+
+
+def test_the_portfolio_of_one_account_says_nothing_of_another(book: AccountBook):
+    """A complete round of DU2 leaves DU1's rows and their age, whatever was asked in between."""
+    theirs = replace(VALUE, account="DU2")
+    for row in (VALUE, theirs):
+        book.take_portfolio(row)
+    book.begin_portfolio("DU1", CAME_AT + SECOND)  # it never ends
+    book.begin_portfolio("DU2", CAME_AT + SECOND)
+    book.end_portfolio("DU2", CAME_AT + 2 * SECOND)
+    assert book.portfolio(["DU1", "DU2"]) == [VALUE]
+    assert book.portfolio(["DU2"]) == []
+    assert book.status("DU1").portfolio_at is None
+    assert book.status("DU2").portfolio_at == CAME_AT + 2 * SECOND
+
+
+def test_an_end_that_nobody_waits_for_forgets_nothing(book: AccountBook):
+    """IB repeats it; without a request it does not say since when the rows are complete."""
+    book.take_portfolio(VALUE)
+    book.end_portfolio("DU1", CAME_AT + SECOND)
+    assert book.portfolio(["DU1"]) == [VALUE]
+    assert book.status("DU1").portfolio_at is None
+
+
+def test_a_whole_portfolio_ends_the_trouble_of_its_account(book: AccountBook):
+    """What an account is worth stays known through it."""
+    book.take_net_liquidation("DU1", 1e6, "USD")
+    book.set_trouble("DU1", "silent")
+    book.begin_portfolio("DU1", CAME_AT)
+    assert book.status("DU1").trouble == "silent"
+    book.end_portfolio("DU1", CAME_AT)
+    status = book.status("DU1")
+    assert (status.trouble, status.net_liquidation, status.currency) == (None, 1e6, "USD")
+
+
+def test_silent_accounts_come_late_and_an_answering_one_is_followed_in_the_end():
+    """Who answers never waits for who does not; the last of the round is followed until the next one."""
+    assert order_of(("A", "B", "C", "D"), frozenset("B")) == ["C", "D", "B", "A"]
+    assert order_of(("A", "B", "C"), frozenset("A")) == ["C", "A", "B"]
+    assert order_of(("A", "B"), frozenset("AB")) == ["A", "B"]
+    assert order_of(("A",), frozenset()) == ["A"]

@@ -216,6 +216,29 @@ async def test_streams_that_are_refused_one_after_the_other_take_one_line_away_e
     assert (lines.capacity, lines.streams) == (5, 5)
 
 
+async def test_a_stream_that_ends_while_another_waits_for_its_refusal_takes_no_second_line_away(clock: FakeClock):
+    """The gateway refused the fifth while four were in use, whatever has ended before its answer came."""
+    lines = LineBudget(10, 0, clock=clock)
+    for conid in range(1, 6):
+        await lines.acquire_stream(conid)
+        lines.asked(conid)
+    lines.drop_stream(1)
+    lines.refused(5)
+    assert (lines.capacity, lines.streams) == (4, 3)
+
+
+async def test_a_stream_that_is_asked_for_again_counts_from_then(clock: FakeClock):
+    """Granted as the eighth and restored as one of five, its refusal leaves four lines, not seven."""
+    lines = LineBudget(10, 0, clock=clock)
+    for conid in range(1, 9):
+        await lines.acquire_stream(conid)
+    for conid in (1, 2, 3):
+        lines.drop_stream(conid)
+    lines.asked(8)
+    lines.refused(8)
+    assert (lines.capacity, lines.streams) == (4, 4)
+
+
 async def test_a_stream_that_is_refused_when_it_is_restored_does_not_count_from_when_it_began(clock: FakeClock):
     """The first of five streams was granted at one in use; refused after a reconnect, the gateway has four."""
     lines = LineBudget(10, 0, clock=clock)

@@ -15,6 +15,7 @@ from v6kit.contracts import (
     Quote,
     Right,
     Source,
+    check_accounts,
     check_expiry,
     check_float,
     check_instant,
@@ -111,6 +112,18 @@ def test_a_call_is_a_call_however_it_is_written(given):
 def test_an_expiry_is_a_real_date(given):
     """As text or as a date."""
     assert check_expiry(given) == "20261218"
+
+
+def test_accounts_are_one_id_or_several():
+    """Each once, in their order; nothing named means all."""
+    assert check_accounts("") == check_accounts(()) == check_accounts([""]) == ()
+    assert check_accounts(" DU1 ") == ("DU1",)
+    assert check_accounts(["DU2", "DU1", "DU2"]) == ("DU2", "DU1")
+    for wrong, says in ((5, "an account's id or several, got 5"), ([None], "account must be a string, got None")):
+        with pytest.raises(TypeError, match=says):
+            check_accounts(wrong)
+    with pytest.raises(ValueError, match="account must not be empty"):
+        check_accounts([" "])
 
 
 def test_integers_are_exact():

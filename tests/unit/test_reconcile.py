@@ -150,7 +150,7 @@ def test_accounts_of_another_login_are_not_flat():
     (row,) = found([held(1, 1)], [leg(1, 2)], rows)
     assert brief(row) == ("quantity", "A", 3.0, 2.0, 2.0, None)
     assert row["account"] == "DU1, U9"
-    assert "U9 is no account of this login" in str(row["proposal"])
+    assert "U9 is not followed here" in str(row["proposal"])
 
 
 def test_positions_of_several_accounts_add_up():
@@ -281,7 +281,7 @@ def test_a_leg_of_an_account_that_the_login_does_not_have_is_nobodys_to_fix_here
     """It may be a slip of the pen or another login's; the proposal says where to look and changes nothing."""
     (row,) = found([], [leg(1, 2, account="U9")])
     assert brief(row) == ("missing", "A", 0.0, 2.0, 2.0, None)
-    assert "U9 is no account of this login" in str(row["proposal"])
+    assert "U9 is not followed here" in str(row["proposal"])
     assert found([], [leg(1, 2, account="U9")], [booked(1, 2, "U9")]) == []
     (row,) = found([], [leg(1, 2, account="U9")], [booked(1, 1, "U9")])
     assert brief(row) == ("quantity", "A", 1.0, 2.0, 2.0, None)

@@ -116,6 +116,20 @@ def test_requests_that_wait_for_what_streams_are_superseded():
     assert decisions.superseded(frame, set()) == []
 
 
+def test_requests_of_accounts_are_found_while_they_wait():
+    """What is being refreshed or is done is left alone, and so is what is for any account."""
+    frame = pl.DataFrame(
+        {
+            "request_id": ["a", "b", "c", "d"],
+            "account": ["DU1", "DU1", "DU2", ""],
+            "status": ["PENDING", "PROCESSING", "PENDING", "PENDING"],
+        }
+    )
+    assert decisions.of_accounts(frame, {"DU1"}) == ["a"]
+    assert decisions.of_accounts(frame, {"DU1", "DU2"}) == ["a", "c"]
+    assert decisions.of_accounts(frame, set()) == []
+
+
 @pytest.mark.parametrize(
     "error",
     [

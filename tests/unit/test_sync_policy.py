@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from v6kit.contracts import ActiveContract
 from v6kit.positions import BookRow
@@ -198,6 +198,7 @@ CANDIDATES = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(CANDIDATES, st.integers(-1, 12))
 def test_the_choice_fills_the_room_with_the_best_and_breaks_no_hold_without_need(given: list[Candidate], room: int):
     """Never more than room and never less than can be had; who is out is worse than all that are in by rank alone."""
@@ -229,6 +230,7 @@ def run(exposures: list[dict[int, int]], room: int, step: timedelta) -> list[dic
     return looks
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.integers(1, 20), st.integers(0, 3), min_size=1), st.integers(0, 8))
 def test_what_stays_the_same_changes_nothing(exposures: dict[int, int], room: int):
     """However long one looks, and however many are equal."""
@@ -236,6 +238,7 @@ def test_what_stays_the_same_changes_nothing(exposures: dict[int, int], room: in
     assert all(look == first for look in others)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.lists(st.integers(0, 100), min_size=6, max_size=6), min_size=2, max_size=60),
     st.integers(1, 5),

@@ -3,6 +3,7 @@
 Owns everything between the gateway's socket and the domain's types. Stores nothing, and places no orders.
 """
 
+from v6kit.broker.account import AccountStatus
 from v6kit.broker.actions import Action, action_for
 from v6kit.broker.broker import Broker
 from v6kit.broker.connection import ConnectionState
@@ -10,6 +11,7 @@ from v6kit.broker.lines import LineBudget, LineHolder
 from v6kit.broker.timings import Timings
 
 __all__ = [
+    "AccountStatus",
     "Action",
     "Broker",
     "ConnectionState",

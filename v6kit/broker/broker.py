@@ -11,22 +11,32 @@ import logging
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Self
 
-from v6kit.broker.account import AccountBook
+from v6kit.broker.account import NOT_MANAGED, AccountBook, AccountStatus
 from v6kit.broker.connection import Connection, ConnectionState
 from v6kit.broker.inbox import Inbox
 from v6kit.broker.instruments import exchange_for
 from v6kit.broker.lines import LineBudget
 from v6kit.broker.pacing import Pacer
 from v6kit.broker.requests import Means, RequestTable
+from v6kit.broker.rounds import PortfolioRounds
 from v6kit.broker.session import Session
 from v6kit.broker.snapshots import Snapshots
 from v6kit.broker.streams import Streams
 from v6kit.broker.timings import Timings
 from v6kit.clock import Clock
-from v6kit.contracts import AccountPosition, Instrument, PortfolioValue, Quote, check_float, check_int, check_text
+from v6kit.contracts import (
+    AccountPosition,
+    Instrument,
+    PortfolioValue,
+    Quote,
+    check_accounts,
+    check_float,
+    check_int,
+    check_text,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Collection
     from datetime import datetime
     from types import TracebackType
 
@@ -42,7 +52,7 @@ class Broker:
         host: Name or address of the gateway's machine.
         port: Its API port: TWS 7496 (paper 7497), IB Gateway 4001 (paper 4002).
         client_id: Our id there, > 0 (id 0 would take over the orders that were placed by hand) and unique.
-        account: The account whose portfolio values to follow; needed when the login manages several.
+        account: Work with this account only, or with these; empty: with all of the login.
         market_data_type: 1 live, 2 frozen, 3 delayed, 4 delayed-frozen.
         lines: The market data lines. Default: 100, with 10 in reserve.
         requests_per_second: How fast messages go out, evenly; IB takes 50.
@@ -50,6 +60,11 @@ class Broker:
         connect_timeout: Seconds for connecting, the first positions and the first account update together.
         clock: The source of time.
         timings: All other durations.
+
+    Attributes:
+        accounts: Those that it works with: of the login, and not left out by `account`.
+        lost_accounts: Those that it worked with before a reconnect, and that the login does not manage now. Nothing is
+            known of them any more, least of all that they are flat.
     """
 
     def __init__(
@@ -58,7 +73,7 @@ class Broker:
         port: int,
         *,
         client_id: int,
-        account: str = "",
+        account: str | Collection[str] = "",
         market_data_type: int = 1,
         lines: LineBudget | None = None,
         requests_per_second: float = 20.0,
@@ -70,7 +85,7 @@ class Broker:
         self.host = check_text("host", host)
         self.port = check_int("port", port)
         self.client_id = check_int("client_id", client_id)
-        self.account = check_text("account", account, empty_allowed=True)
+        self._only = check_accounts(account)
         if market_data_type not in MARKET_DATA_TYPES:
             raise ValueError(f"market_data_type must be 1, 2, 3 or 4, got {market_data_type!r}")
         self.market_data_type = market_data_type
@@ -79,6 +94,7 @@ class Broker:
         self.snapshot_timeout = check_float("snapshot_timeout", snapshot_timeout, above=0.0) * clock.speed
         self.server_version: int | None = None
         self.accounts: tuple[str, ...] = ()
+        self.lost_accounts: frozenset[str] = frozenset()
         self._timings = timings = (timings or Timings()).at_speed(clock.speed)
         self.lines = lines = LineBudget(clock=clock) if lines is None else lines
         self._pacer = Pacer(
@@ -112,9 +128,17 @@ class Broker:
             streams=self._streams,
             account_book=self._account_book,
             pacer=self._pacer,
-            account=self.account,
+            accounts=frozenset(self._only),
+            is_switching=lambda: self._rounds.is_going,
             timings=timings,
             clock=clock,
+        )
+        self._rounds = PortfolioRounds(
+            connection=self._connection,
+            account_book=self._account_book,
+            on_refused=self._inbox.on_portfolio_refused,
+            pacer=self._pacer,
+            timings=timings,
         )
         self._instruments: dict[int, Instrument] = {}
         self._busy: dict[int, asyncio.Event] = {}
@@ -169,8 +193,8 @@ class Broker:
         """Connect, and keep the link up from then on. Connected already: does nothing.
 
         Raises:
-            GatewayUnavailableError: Nobody answers, the client id is in use, or the answers stay incomplete; the
-                message says what to do next.
+            ClientIdInUseError: Another program has our client id.
+            GatewayUnavailableError: Nobody answers, or the answers stay incomplete; the message says what to do next.
             ValueError: The login does not manage `account`.
         """
         await self._connection.connect()
@@ -180,6 +204,7 @@ class Broker:
 
         Requests that are open raise `GatewayUnavailableError`.
         """
+        await self._rounds.close()
         await self._requests.close()
         await self._connection.close()
         await self._streams.close()
@@ -199,10 +224,16 @@ class Broker:
     async def portfolio(self) -> list[PortfolioValue]:
         """Return what the account updates said last, which cost no line; `received_at` tells how old each row is.
 
-        IB sends them on a trade and every three minutes. Empty when the login manages several accounts and none was
-        named.
+        IB sends them on a trade and every three minutes, for one account at a time. With several accounts this call
+        begins a round in which one after the other is asked; what comes is told to `on_portfolio`. An account that does
+        not answer keeps its old rows, and `status_of` says why.
         """
-        return self._account_book.portfolio()
+        self._rounds.start()
+        return self._account_book.portfolio(self.accounts)
+
+    def status_of(self, account: str) -> AccountStatus:
+        """Return what is known of an account besides its positions, and what troubles it."""
+        return self._account_book.status(account)
 
     async def contract_details(self, conid: int) -> Instrument:
         """Ask what a contract is and at which exchange its prices are to be had; asked once per session.
@@ -291,19 +322,44 @@ class Broker:
         return self._inbox.noticed.connect(callback)
 
     async def _open_session(self) -> Session:
-        began_at = self._clock.now()
         session = Session(self.host, self.port, self.client_id, self._inbox)
-        await session.open(account=self.account, seconds=self.connect_timeout)
+        await session.open(choose=self._choose, seconds=self.connect_timeout)
         self.server_version = session.server_version
-        self.accounts = session.accounts
+        self._take_accounts(self._choose(session.accounts))
         self._instruments.clear()
-        self._account_book.forget_portfolio_before(began_at)
         return session
+
+    def _choose(self, managed: tuple[str, ...]) -> tuple[str, ...]:
+        """Return which of a login's accounts to work with.
+
+        Raises:
+            ValueError: One that was named has never been among them; later it may be lost, which is no mistake.
+        """
+        for name in self._only:
+            if name not in managed and name not in self.accounts and name not in self.lost_accounts:
+                raise ValueError(f"account must be one of {', '.join(managed)}, got {name!r}")
+        return tuple(each for each in managed if not self._only or each in self._only)
+
+    def _take_accounts(self, accounts: tuple[str, ...]) -> None:
+        """Work with these accounts from now on; say loudly which are gone, since nobody watches them any more."""
+        for gone in sorted({*self.accounts} - {*accounts}):
+            logger.error(
+                "%s is %s. Its positions stay in the book as they were last seen, marked stale: they are not flat, and "
+                "nobody watches them. Check the login's permissions; they are followed again once it is back",
+                gone, NOT_MANAGED,
+            )  # fmt: skip
+            self._account_book.set_trouble(gone, NOT_MANAGED)
+        for back in sorted(self.lost_accounts & {*accounts}):
+            logger.warning("%s is an account of this login again", back)
+            self._account_book.set_trouble(back, None)
+        self.lost_accounts = (self.lost_accounts | {*self.accounts}) - {*accounts}
+        self.accounts = self._rounds.accounts = accounts
 
     async def _restore(self, session: Session) -> None:
         """Ask again for what a new session, or IB after a data loss, has forgotten."""
         await self._pacer.turn()
         session.set_market_data_type(self.market_data_type)
+        self._rounds.start()
         await self._streams.restore(session)
 
     def _on_lost(self, reason: str) -> None:

@@ -9,7 +9,8 @@ session is used for: what has to be asked for again after a loss is a function t
       ^                  ^                   ^ ^                    │  │
       │                  └───────1101────────┼─┼────────────────────┘  │
       │                                      │ └─────────1102──────────┘
-      └── socket closed, or silent for heartbeat_timeout, in any state; then reconnect by itself
+      └── socket closed, or silent for heartbeat_timeout, in any state; then reconnect by itself, until
+          somebody else has the client id (326) for client_id_wait
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ import asyncio
 import logging
 from contextlib import asynccontextmanager
 from enum import StrEnum
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential, wait_random
+from tenacity import AsyncRetrying, retry_if_exception, wait_exponential, wait_random
 
 from v6kit.broker.signals import Signal
-from v6kit.errors import GatewayUnavailableError, RequestFailedError
+from v6kit.errors import ClientIdInUseError, GatewayUnavailableError, RequestFailedError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -83,7 +84,7 @@ class Connection:
         self._servers_lost: str | None = None  # why IB's servers are out of the gateway's reach, while they are
         self._data_lost = asyncio.Event()
         self._scopes: set[asyncio.Timeout] = set()
-        self._supervisor: asyncio.Task[NoReturn] | None = None
+        self._supervisor: asyncio.Task[None] | None = None
         self._connecting = asyncio.Lock()
 
     @property
@@ -92,7 +93,7 @@ class Connection:
         return self._session
 
     async def connect(self) -> None:
-        """Open the first session; from then on the link is kept up until `close`. Connected already: does nothing.
+        """Open a session; from then on the link is kept up until `close`. Kept up already: does nothing.
 
         Raises:
             GatewayUnavailableError: The first attempt failed; no further one is made.
@@ -186,11 +187,17 @@ class Connection:
         else:
             self._move(ConnectionState.DEGRADED, self._servers_lost)
 
-    async def _supervise(self, session: Session) -> NoReturn:
+    async def _supervise(self, session: Session) -> None:
         while True:
             reason = await self._attend(session)
             await self._drop(reason)
-            session = await self._reconnect()
+            try:
+                session = await self._reconnect()
+            except ClientIdInUseError as error:
+                # Two programs that both insist on an id would throw each other out for ever.
+                self.reason = f"given up: {error}; then connect again: await desk.connect()"
+                logger.critical("The link to the gateway is %s, and stays so: %s", self.state, self.reason)
+                return
 
     async def _attend(self, session: Session) -> str:
         """Keep a session going; return why it ended."""
@@ -220,10 +227,25 @@ class Connection:
                 session.fail(str(error))
 
     async def _reconnect(self) -> Session:
-        """Try until it works: after 1, 2, 4, ... seconds, then every minute, with jitter."""
+        """Try until it works: after 1, 2, 4, ... seconds, then every minute, with jitter.
+
+        Raises:
+            ClientIdInUseError: For so long that it cannot be our own former session, which the gateway notices late.
+        """
         first = self._timings.reconnect_initial
+        now = asyncio.get_running_loop().time
+        in_use_since: float | None = None
+
+        def is_worth_trying(error: BaseException) -> bool:
+            nonlocal in_use_since
+            if not isinstance(error, ClientIdInUseError):
+                in_use_since = None
+                return isinstance(error, GatewayUnavailableError)
+            in_use_since = now() if in_use_since is None else in_use_since
+            return now() - in_use_since < self._timings.client_id_wait
+
         async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type(GatewayUnavailableError),
+            retry=retry_if_exception(is_worth_trying),
             wait=wait_exponential(multiplier=first, max=self._timings.reconnect_max) + wait_random(0, min(1.0, first)),
         ):
             with attempt:
@@ -258,7 +280,7 @@ class Connection:
         logger.log(level, "The link to the gateway is %s: %s", state, reason)
         self.changed.emit(before, state, reason)
 
-    def _on_supervisor_done(self, supervisor: asyncio.Task[NoReturn]) -> None:
+    def _on_supervisor_done(self, supervisor: asyncio.Task[None]) -> None:
         if not supervisor.cancelled() and (error := supervisor.exception()) is not None:
             logger.critical("The link to the gateway is not kept up any longer", exc_info=error)
             self._move(ConnectionState.DOWN, f"given up: {error!r}")

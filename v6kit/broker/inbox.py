@@ -15,7 +15,7 @@ from v6kit.broker.requests import Refusal, RequestTable
 from v6kit.broker.signals import Signal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from ib_async import PortfolioItem, Ticker
 
@@ -33,6 +33,8 @@ logger = logging.getLogger("v6kit.broker")
 # The simulated gateway names its data farms so; IB's have names like usopt or ushmds.
 SIMULATED_FARM = ":simulated"
 
+NET_LIQUIDATION = "NetLiquidation"
+
 CONCERNS_LINK = frozenset(
     {Action.LINK_BROKEN, Action.LINK_BACK_DATA_LOST, Action.LINK_BACK_DATA_KEPT, Action.SOCKET_RESET}
 )
@@ -47,7 +49,8 @@ class Inbox:
         streams: Told when their data stops, and when it goes on after a loss of IB's servers or of a farm.
         account_book: Told about positions and portfolio.
         pacer: Told when the gateway finds us too fast.
-        account: The account whose updates are followed.
+        accounts: Whose positions and portfolio to take in; empty: everybody's.
+        is_switching: Whether we are about to follow another account, which the gateway announces as a loss.
         timings: Durations.
         clock: The source of time.
 
@@ -64,7 +67,8 @@ class Inbox:
         streams: Streams,
         account_book: AccountBook,
         pacer: Pacer,
-        account: str,
+        accounts: frozenset[str],
+        is_switching: Callable[[], bool],
         timings: Timings,
         clock: Clock,
     ) -> None:
@@ -75,7 +79,8 @@ class Inbox:
         self._streams = streams
         self._account_book = account_book
         self._pacer = pacer
-        self._account = account
+        self._accounts = accounts
+        self._is_switching = is_switching
         self._timings = timings
         self._clock = clock
         self._competing_until = -math.inf
@@ -124,7 +129,8 @@ class Inbox:
 
     def on_position_row(self, row: AccountPosition) -> None:
         """Keep a position."""
-        self._account_book.take_position(row)
+        if self._concerns(row.account):
+            self._account_book.take_position(row)
 
     def on_positions_end(self) -> None:
         """Take the list as complete."""
@@ -132,7 +138,30 @@ class Inbox:
 
     def on_portfolio_row(self, item: PortfolioItem) -> None:
         """Keep a portfolio value."""
-        self._account_book.take_portfolio(portfolio_value_from(item, self._clock.now()))
+        if self._concerns(item.account):
+            self._account_book.take_portfolio(portfolio_value_from(item, self._clock.now()))
+
+    def on_portfolio_begin(self, account: str) -> None:
+        """Expect an account's whole portfolio."""
+        self._account_book.begin_portfolio(account, self._clock.now())
+
+    def on_portfolio_end(self, account: str) -> None:
+        """Take an account's portfolio as complete."""
+        self._account_book.end_portfolio(account, self._clock.now())
+
+    def on_portfolio_refused(self, account: str, reason: str) -> None:
+        """Take note that an account's portfolio does not come, and say so once, not at every round."""
+        if self._account_book.status(account).trouble is None:
+            logger.warning("No portfolio of account %s; all else goes on: %s", account, reason)
+        self._account_book.set_trouble(account, reason)
+
+    def on_account_value(self, account: str, tag: str, value: str, currency: str) -> None:
+        """Keep what an account is worth; the other values are nobody's concern here."""
+        if tag == NET_LIQUIDATION and self._concerns(account) and (amount := _number(value)) is not None:
+            self._account_book.take_net_liquidation(account, amount, currency)
+
+    def _concerns(self, account: str) -> bool:
+        return not self._accounts or account in self._accounts
 
     def _on_link(self, session: Session, news: Refusal) -> None:
         action, reason = news.action, f"{news.text} (code {news.code})"
@@ -170,7 +199,18 @@ class Inbox:
 
     def _on_account_updates_taken(self, session: Session, text: str) -> None:
         """Ask once more per session; two clients that both insist would take them from each other for ever."""
+        if self._is_switching():
+            return
         logger.warning("Another client took the account updates: %s", text)
         if self._refollowed is not session:
             self._refollowed = session
-            session.refollow_account(self._account)
+            session.refollow_account()
+
+
+def _number(text: str) -> float | None:
+    """Return a value of an account as a number; of a kind of its own, IB writes what is not there as nothing."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

@@ -53,13 +53,15 @@ class LineHolder:
         conid: The contract.
         since: When the line was granted, aware UTC.
         refcount: How many asked for this stream; 1 for a snapshot.
-        used_at_grant: Lines in use right after this one was granted, itself included.
+        used_when_asked: Lines in use when the gateway was asked for this one, itself included.
+        refused_when_asked: How many had been refused by then.
     """
 
     kind: Kind
     conid: int
     since: datetime
-    used_at_grant: int
+    used_when_asked: int
+    refused_when_asked: int
     refcount: int = 1
 
 
@@ -101,6 +103,7 @@ class LineBudget:
         self.peak = 0
         self._clock = clock or Clock()
         self._shortage: Shortage | None = None
+        self._refused = 0
         self._streams: dict[int, LineHolder] = {}
         self._snapshots: set[LineHolder] = set()
         self._waiting: dict[Kind, deque[tuple[int, asyncio.Future[LineHolder]]]] = {
@@ -203,6 +206,11 @@ class LineBudget:
         await self._acquire("stream", conid)
         return True
 
+    def asked(self, conid: int) -> None:
+        """Take note that the gateway is asked for the stream of `conid` now, for the first time or again."""
+        if holder := self._streams.get(conid):
+            holder.used_when_asked, holder.refused_when_asked = self.used, self._refused
+
     def release_stream(self, conid: int) -> bool:
         """Count one user less; return whether that was the last one, so that the line is free now."""
         holder = self._streams[conid]
@@ -230,16 +238,18 @@ class LineBudget:
     def refused(self, holder_or_conid: LineHolder | int) -> None:
         """Take note of error 101 for a line that was granted, and free that line.
 
-        The gateway had one line less than were in use when this one was asked for: for a snapshot that is when it was
-        granted. A stream may have been asked for again much later, with all others after a reconnect, so what counts
-        is what is in use now: of forty that are refused one after the other, each takes one line away. What ended
-        between asking and answer is missed then, and comes back by the next probes. One line is always tried, or a
-        budget that shrank to nothing would never learn that lines came back.
+        The gateway had one line less than were in use when this one was asked for, and less those that it has refused
+        since, because it answers in turn: of forty that are asked for at once and refused, each takes one line away.
+        A stream that is refused although it has run for long says no more than that what is in use now is too much.
+        One line is always tried, or a budget that shrank to nothing would never learn that lines came back.
         """
         holder = self._streams.get(holder_or_conid) if isinstance(holder_or_conid, int) else holder_or_conid
         if holder is None:
             return
-        in_use = holder.used_at_grant if holder.kind == "snapshot" else self.used
+        in_use = holder.used_when_asked - (self._refused - holder.refused_when_asked)
+        if holder.kind == "stream":
+            in_use = max(in_use, self.used)
+        self._refused += 1
         before = self.capacity
         left = max(1, min(before, in_use - 1))
         if before == self.whole:  # a budget that has shrunk before was warned about
@@ -274,7 +284,7 @@ class LineBudget:
         return self.free > 0 and self.streams < self.stream_room
 
     def _grant(self, kind: Kind, conid: int) -> LineHolder:
-        holder = LineHolder(kind, conid, self._clock.now(), used_at_grant=self.used + 1)
+        holder = LineHolder(kind, conid, self._clock.now(), self.used + 1, self._refused)
         if kind == "stream":
             self._streams[conid] = holder
         else:

@@ -34,5 +34,17 @@ class SessionListener(Protocol):
     def on_positions_end(self) -> None:
         """Take the end of the list."""
 
+    def on_portfolio_begin(self, account: str) -> None:
+        """Expect an account's whole portfolio."""
+
     def on_portfolio_row(self, item: PortfolioItem) -> None:
         """Take a row of the account updates."""
+
+    def on_portfolio_end(self, account: str) -> None:
+        """Take the end of an account's portfolio."""
+
+    def on_portfolio_refused(self, account: str, reason: str) -> None:
+        """Take note that an account's portfolio will not come now."""
+
+    def on_account_value(self, account: str, tag: str, value: str, currency: str) -> None:
+        """Take one of an account's values."""

@@ -60,6 +60,15 @@ class Router(Wrapper):
         super().updatePortfolio(*row)
         self._listener.on_portfolio_row(PortfolioItem(*row))
 
+    def updateAccountValue(self, tag: str, val: str, currency: str, account: str) -> None:
+        super().updateAccountValue(tag, val, currency, account)
+        self._listener.on_account_value(account, tag, val, currency)
+
+    def accountDownloadEnd(self, account: str) -> None:
+        super().accountDownloadEnd(account)
+        self._listener.on_portfolio_end(account)
+        self._session.on_portfolio_end(account)
+
     def contractDetails(self, reqId: int, contractDetails: ContractDetails) -> None:
         if self._session.awaits(reqId):
             super().contractDetails(reqId, contractDetails)

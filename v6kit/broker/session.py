@@ -23,10 +23,10 @@ from ib_async.client import Client
 from v6kit.broker.instruments import contract_at, instrument_from_details
 from v6kit.broker.router import Router
 from v6kit.broker.wirelog import WireLog
-from v6kit.errors import GatewayUnavailableError, RequestFailedError
+from v6kit.errors import ClientIdInUseError, GatewayUnavailableError, RequestFailedError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
     from datetime import datetime
 
     from v6kit.broker.listener import SessionListener
@@ -37,6 +37,10 @@ logger = logging.getLogger("v6kit.broker")
 T = TypeVar("T")
 
 CLIENT_ID_IN_USE = 326
+# Invalid, and "subscribed to a different account": IB names no request id with them.
+ACCOUNT_REFUSALS = frozenset({321, 2101})
+NO_REQUEST = -1
+MAX_ACCOUNTS = 50  # above which IB does not serve reqPositions (its documentation of that call)
 NO_SUCH_CONTRACT = 200
 
 
@@ -69,6 +73,10 @@ class Session:
         self._client.conn.disconnected += self._on_socket_closed
         self._was_accepted = False
         self._socket_closed = asyncio.Event()
+        self._accounts: tuple[str, ...] = ()
+        self._followed = ""
+        self._portfolio: asyncio.Future[None] | None = None
+        self._was_refused = False
         self._details: dict[int, asyncio.Future[list[ContractDetails]]] = {}
         self._positions: asyncio.Future[list[Position]] | None = None
         self._asking_positions = asyncio.Lock()
@@ -82,28 +90,30 @@ class Session:
     @property
     def accounts(self) -> tuple[str, ...]:
         """The accounts that this login manages."""
-        return tuple(self._router.accounts)
+        return self._accounts
 
     @property
     def server_version(self) -> int:
         """The protocol version that was agreed on."""
         return self._client.serverVersion()
 
-    async def open(self, *, account: str, seconds: float) -> None:
-        """Connect, and read the positions and the account once.
+    async def open(self, *, choose: Callable[[tuple[str, ...]], tuple[str, ...]], seconds: float) -> None:
+        """Connect, and read the positions once, and the portfolio if one account is to be followed.
 
         Args:
-            account: The account whose updates to follow; empty for the only one of this login.
+            choose: Gets the accounts of this login and returns those to follow; what it raises is passed on.
             seconds: For all of it together.
 
         Raises:
-            GatewayUnavailableError: Nobody answers, the client id is in use, or the answers stay incomplete.
-            ValueError: This login does not manage `account`.
+            ClientIdInUseError: Another program has our client id.
+            GatewayUnavailableError: Nobody answers, or the answers stay incomplete.
         """
         try:
             async with asyncio.timeout(seconds):
                 await self._start(seconds)
-                await self.follow_account(account)
+                accounts = choose(self.accounts)
+                if len(accounts) == 1:
+                    await self._follow_at_start(accounts[0])
         except BaseException as error:
             await self.close()
             if isinstance(error, TimeoutError):
@@ -111,6 +121,12 @@ class Session:
             if isinstance(error, OSError):
                 raise GatewayUnavailableError(f"no gateway at {self._place()}: {error}. {_NEXT_STEP}") from error
             raise
+
+    async def _follow_at_start(self, account: str) -> None:
+        try:
+            await self.follow_account(account, seconds=None)
+        except RequestFailedError as error:  # another client is in the way; positions come nevertheless
+            self._listener.on_portfolio_refused(account, str(error))
 
     async def close(self, *, seconds: float = 2.0) -> None:
         """End the socket, in order if that takes no longer than `seconds`; a second time does nothing."""
@@ -131,26 +147,41 @@ class Session:
         """Give the link up; the first reason counts."""
         if not self.lost.done():
             self.lost.set_result(reason)
+            self._end_portfolio(GatewayUnavailableError(f"the link to {self._place()} was lost: {reason}"))
 
-    async def follow_account(self, account: str) -> None:
-        """Subscribe to an account's updates and wait until the first round is complete.
+    async def follow_account(self, account: str, *, seconds: float | None) -> None:
+        """Subscribe to an account's updates, in place of another's, and wait until its portfolio is complete.
 
         Raises:
-            ValueError: This login does not manage `account`.
+            GatewayUnavailableError: The link was lost meanwhile.
+            RequestFailedError: The gateway refused, or the end did not come in time.
         """
-        if account and account not in self.accounts:
-            raise ValueError(f"account must be one of {', '.join(self.accounts)}, got {account!r}")
-        if not account and len(self.accounts) > 1:
-            logger.warning(
-                "This login manages %s; name one as account= to receive portfolio values.", ", ".join(self.accounts)
-            )
-            return
-        await self._ib.reqAccountUpdatesAsync(account or self.accounts[0])
+        self._portfolio = asyncio.get_running_loop().create_future()
+        self._followed = account
+        self._subscribe()
+        try:
+            await self._in_time(self._portfolio, seconds, f"the portfolio of account {account}")
+        finally:
+            self._portfolio = None
 
-    def refollow_account(self, account: str) -> None:
+    def refollow_account(self) -> None:
         """Subscribe again without waiting, after another client took the account updates over."""
-        if self.is_open and (account or len(self.accounts) == 1):
-            self._client.reqAccountUpdates(True, account or self.accounts[0])
+        if self.is_open and self._followed:
+            self._subscribe()
+
+    def _subscribe(self) -> None:
+        client = self._ready()
+        self._listener.on_portfolio_begin(self._followed)
+        client.reqAccountUpdates(True, self._followed)
+
+    def on_portfolio_end(self, account: str) -> None:
+        """End the wait for an account's portfolio; one that comes late is not taken for the next account's."""
+        if account == self._followed and self._portfolio is not None and not self._portfolio.done():
+            self._portfolio.set_result(None)
+
+    def _end_portfolio(self, error: Exception) -> None:
+        if self._portfolio is not None and not self._portfolio.done():
+            self._portfolio.set_exception(error)
 
     def set_market_data_type(self, market_data_type: int) -> None:
         """Choose live (1), frozen (2), delayed (3) or delayed-frozen (4) data for the requests that follow."""
@@ -258,10 +289,13 @@ class Session:
     def on_error(self, req_id: int, code: int, text: str) -> None:
         """End what waits in here for an answer that will not come."""
         if code == CLIENT_ID_IN_USE:
+            self._was_refused = True
             self.fail(
                 f"client id {self.client_id} is in use at {self._place()}: another program, or another kernel that was "
                 "not closed, is connected under it. Close that one, or choose another client_id"
             )
+        if req_id == NO_REQUEST and code in ACCOUNT_REFUSALS:
+            self._end_portfolio(RequestError(req_id, code, text))
         future = self._details.get(req_id)
         if future is not None and not future.done():
             future.set_exception(RequestError(req_id, code, text))
@@ -283,7 +317,7 @@ class Session:
         try:
             await asyncio.wait({attempt, self.lost}, return_when=asyncio.FIRST_COMPLETED)
             if self.lost.done():
-                raise GatewayUnavailableError(self.lost.result())
+                raise (ClientIdInUseError if self._was_refused else GatewayUnavailableError)(self.lost.result())
             await attempt
         finally:
             attempt.cancel()
@@ -291,6 +325,7 @@ class Session:
 
     def _on_accepted(self) -> None:
         self._was_accepted = True
+        self._accounts = tuple(self._client.getAccounts())
 
     def _on_socket_closed(self, message: str) -> None:
         self._socket_closed.set()
@@ -305,7 +340,7 @@ class Session:
             raise GatewayUnavailableError(f"there is no link to the gateway at {self._place()}: {reason}")
         return self._client
 
-    async def _in_time(self, answer: Awaitable[T], seconds: float, what: str) -> T:
+    async def _in_time(self, answer: Awaitable[T], seconds: float | None, what: str) -> T:
         try:
             async with asyncio.timeout(seconds):
                 return await answer
@@ -321,6 +356,12 @@ class Session:
             ) from error
 
     def _silence(self, seconds: float) -> str:
+        if len(self.accounts) > MAX_ACCOUNTS:
+            return (
+                f"the gateway at {self._place()} did not send its positions within {seconds:g} s; nothing was read. "
+                f"This login manages {len(self.accounts)} accounts, and above {MAX_ACCOUNTS} IB does not serve "
+                "positions (reqPositions): use a login, or a user of it, that manages fewer"
+            )
         if self._was_accepted:
             return (
                 f"the gateway at {self._place()} took us in but did not send its positions and account within "

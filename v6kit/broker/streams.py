@@ -109,6 +109,7 @@ class Streams:
         try:
             await self._pacer.turn()
             self._check_servers()
+            self._lines.asked(conid)
             stream.request = self._requests.send(session, conid, exchange, self, snapshot=False)
         except BaseException:
             self._lines.drop_stream(conid)
@@ -266,6 +267,7 @@ class Streams:
             return  # unsubscribed, or asked for by somebody else, while it waited for its turn
         if instead_of is not None:
             self._requests.forget(instead_of)
+        self._lines.asked(stream.conid)
         stream.request = self._requests.send(session, stream.conid, stream.exchange, self, snapshot=False)
 
     async def _ask_for_quiet_ones(self, session: Session) -> None:

@@ -18,6 +18,8 @@ class Timings:
         heartbeat_timeout: For that answer; then the link counts as dropped.
         reconnect_initial: Before the second attempt to reconnect; doubles with each further one.
         reconnect_max: The longest wait between two attempts.
+        client_id_wait: How long a client id that is in use is tried again after a loss of the link: the gateway may
+            take our own former session for alive.
         request_timeout: For positions, contract details and the gateway's time.
         line_wait: For a market data line, before the request fails.
         snapshot_back_off: After "Snapshot requests limitation exceeded" (code 321).
@@ -33,6 +35,7 @@ class Timings:
     heartbeat_timeout: float = 5.0
     reconnect_initial: float = 1.0
     reconnect_max: float = 60.0
+    client_id_wait: float = 60.0
     request_timeout: float = 10.0
     line_wait: float = 60.0
     snapshot_back_off: float = 1.0

@@ -18,7 +18,7 @@ import typer
 from v6kit.cli import terminal
 from v6kit.errors import V6KitError
 
-FAILED, INTERRUPTED = 1, 130
+FAILED, UNKNOWN, INTERRUPTED = 1, 2, 130
 TICK_SECONDS, MOST_TICK_SECONDS = 0.25, 30.0  # longer, and a scenario's events would run into one another
 
 app = typer.Typer(
@@ -86,6 +86,10 @@ Lake = Annotated[
 ClientId = Annotated[int, typer.Option(min=1, help="Our id at the gateway; one per program.")]
 Positions = Annotated[int, typer.Option(min=0, max=2000, help="Positions in the simulated account.")]
 Seed = Annotated[int, typer.Option(min=0, help="Names the simulated market and account; the same one repeats them.")]
+Accounts = Annotated[
+    list[str] | None,
+    typer.Option(help="Only this account; may be given several times. Default: all accounts of the login."),
+]
 LineLimit = Annotated[int, typer.Option(min=1, help="Market data lines of the login.")]
 
 
@@ -182,7 +186,7 @@ def worker(
         ),
     ],
     client_id: ClientId = 7,
-    account: Annotated[str, typer.Option(help="Needed when the login manages several accounts.")] = "",
+    account: Accounts = None,
     market_data_type: Annotated[
         int, typer.Option(min=1, max=4, help="1 live, 2 frozen, 3 delayed, 4 delayed-frozen.")
     ] = 1,
@@ -203,7 +207,7 @@ def worker(
         lake=lake,
         broker=broker,
         client_id=client_id,
-        account=account,
+        account=tuple(account or ()),
         market_data_type=market_data_type,
         interval=interval,
         batch_size=batch_size,
@@ -230,3 +234,31 @@ def doctor(
     from v6kit.cli import doctor as command
 
     raise typer.Exit(command.run(lake, broker=broker, client_id=client_id))
+
+
+@app.command()
+def reconcile(
+    context: typer.Context,
+    lake: Lake,
+    *,
+    broker: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="TWS (7496, paper 7497) or IB Gateway (4001, 4002).")
+    ],
+    client_id: Annotated[int, typer.Option(min=1, help="Our id at the gateway; another one than your desk has.")] = 8,
+    account: Accounts = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show where accounts, strategies and book disagree; changes nothing.
+
+    The exit code is 0 when strategies and book are right, 1 when one is wrong, 2 when it could not be found out.
+    """
+    from v6kit.cli import reconcile as command
+
+    settings = command.Settings(lake=lake, broker=broker, client_id=client_id, account=tuple(account or ()))
+    try:
+        raise typer.Exit(command.run(settings, as_json=as_json))
+    except (V6KitError, ValueError, OSError) as error:
+        if context.obj.debug:
+            raise
+        terminal.say_error(error)
+        raise typer.Exit(UNKNOWN) from error

@@ -33,10 +33,10 @@ def _connection(broker: Broker) -> Finding:
 
 
 def _accounts(broker: Broker) -> Finding:
-    names = ", ".join(broker.accounts)
-    if len(broker.accounts) > 1:
-        return warn("accounts", names, "name the one whose portfolio values to follow: --account, or account=")
-    return ok("accounts", names)
+    if troubled := [status for status in map(broker.status_of, broker.accounts) if status.trouble]:
+        why = "; ".join(f"{status.account}: {status.trouble}" for status in troubled)
+        return warn("accounts", why, "positions and prices come nevertheless; leave the account out, or look there")
+    return ok("accounts", ", ".join(broker.accounts))
 
 
 async def _positions(broker: Broker) -> Finding:

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from v6kit.cli.findings import Finding, fail, ok, warn
-from v6kit.errors import StorageError, TableMissingError
+from v6kit.cli.findings import Finding, Level, fail, ok, warn
+from v6kit.errors import SchemaMismatchError, StorageError, TableMissingError
 from v6kit.ledger import Horizon, TableSpec, newest_per_key, snapshot
 from v6kit.ledger.durability import is_torn
 from v6kit.ledger.opening import read_rows
@@ -72,13 +72,30 @@ def check_tables(uri: str) -> tuple[list[Finding], dict[str, Table]]:
                 seen.append(foreign)
                 continue
             seen += _check_shape(store, spec)
-            rows = pl.concat([spec.empty(), *read_rows(store, spec, {}).batches])
-            tables[spec.name] = Table(newest_per_key(rows, spec.key), store.properties)
+            tables[spec.name] = Table(_newest(store, spec), store.properties)
         except TableMissingError:
             missing.append(spec.name)
         except StorageError as error:
             seen.append(fail(spec.name, str(error), CHECK_STORE if not is_local(uri) else CHECK_FOLDER))
     return seen + _check_missing(uri, missing), tables
+
+
+def read_newest(uri: str, spec: TableSpec[Any]) -> pl.DataFrame:
+    """Return the newest row of each key of one of a lake's tables, as `spec` has it; an older schema will do.
+
+    Raises:
+        StorageError: It is not there, not of this kind, or cannot be read.
+    """
+    store = Store(f"{uri}/{spec.name}")
+    store.open()
+    foreign = _check_schema(store, spec)
+    if foreign is not None and foreign.level is Level.FAIL:
+        raise SchemaMismatchError(f"the table at {store.uri}: {foreign.text}; {foreign.advice}")
+    return _newest(store, spec)
+
+
+def _newest(store: Store, spec: TableSpec[Any]) -> pl.DataFrame:
+    return newest_per_key(pl.concat([spec.empty(), *read_rows(store, spec, {}).batches]), spec.key)
 
 
 def _check_missing(uri: str, missing: list[str]) -> list[Finding]:

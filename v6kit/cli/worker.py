@@ -22,7 +22,7 @@ class Settings:
     lake: str
     broker: str
     client_id: int
-    account: str
+    account: tuple[str, ...]
     market_data_type: int
     interval: float
     batch_size: int

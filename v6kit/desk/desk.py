@@ -20,6 +20,7 @@ import polars as pl
 from v6kit.broker import Broker
 from v6kit.clock import Clock
 from v6kit.contracts import ActiveContract
+from v6kit.desk.accounts import Accounts
 from v6kit.desk.combos import legs_of
 from v6kit.desk.lines import LineUse
 from v6kit.desk.places import SIMULATED, TABLES, parse_address
@@ -114,6 +115,11 @@ class Desk:
         labels = {row.conid: row.label() for row in self.positions.rows()}
         return LineUse.of(self.broker.lines, self.streamer.standing, labels, self.clock.now())
 
+    @property
+    def accounts(self) -> Accounts:
+        """What is known of each account: of the login's, and of others that lake or strategies name."""
+        return Accounts.of(self.broker, self.positions.rows(), self.registry.active_legs(), self.clock.now())
+
     def history(self, table: str) -> TableHistory:
         """Return the past of one of the lake's tables.
 
@@ -125,6 +131,18 @@ class Desk:
         return TableHistory(f"{self.lake}/{table}", TABLES[table], storage_options=self._options, clock=self.clock)
 
     # --- running ------------------------------------------------------------------------------------------------
+
+    async def connect(self) -> None:
+        """Connect again after the link was given up; does nothing while it is kept up.
+
+        A lost link comes back by itself. It is given up only when another program has taken our client id.
+
+        Raises:
+            ClientIdInUseError: It still has it.
+            GatewayUnavailableError: Nobody answers.
+        """
+        self._refuse_if_closed()
+        await self._engine.run(self.broker.connect())
 
     async def run_cycle(self) -> CycleReport:
         """Run one cycle of the worker by hand and return what it did.
@@ -335,6 +353,7 @@ class Desk:
         return {
             "lake": self.lake,
             "broker": f"{what} at {self._broker.host}:{self._broker.port}, {self._broker.state}",
+            "accounts": self.accounts.summary(),
             "lines": self.lines.summary(),
             "registry": self.registry.summary(),
             "queue": self.queue.summary(),

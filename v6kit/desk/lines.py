@@ -94,6 +94,7 @@ class LineUse:
             now: Aware UTC.
         """
         holders, shortage = budget.holders(), budget.shortage
+        counted = ("stream", "snapshot") if budget.snapshots_use_lines else ("stream",)
         streaming = {each.conid for each in holders if each.kind == "stream"}
         known = {each.conid: each for each in (*standing.ranking, *(refused for refused, _ in standing.refused))}
         return cls(
@@ -101,7 +102,7 @@ class LineUse:
             capacity=budget.capacity,
             room=budget.stream_room,
             streams=len(streaming),
-            snapshots=budget.used - budget.streams,
+            snapshots=sum(each.kind in counted for each in holders) - len(streaming),
             peak=budget.peak,
             left=shortage.left if shortage else None,
             learned_at=shortage.at if shortage else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from v6kit.broker import Broker, LineBudget
 from v6kit.clock import Clock
@@ -24,7 +24,7 @@ async def open(  # noqa: A001 - `v6kit.open` is the public name, and this module
     broker: str | None = None,
     *,
     client_id: int = DEFAULT_CLIENT_ID,
-    account: str = "",
+    account: str | Collection[str] = "",
     market_data_type: int = 1,
     line_limit: int = 100,
     line_reserve: int = 10,
@@ -48,7 +48,7 @@ async def open(  # noqa: A001 - `v6kit.open` is the public name, and this module
         broker: `"HOST:PORT"` of TWS (7496, paper 7497) or IB Gateway (4001, paper 4002), or `"simulated"`. Left out, it
             is the simulated gateway, and a line says so.
         client_id: Our id at the gateway; one per program.
-        account: Whose portfolio values to follow; needed when the login manages several accounts.
+        account: Work with this account only, or with these. Default: with all accounts of the login.
         market_data_type: 1 live, 2 frozen, 3 delayed, 4 delayed-frozen.
         line_limit: Market data lines that the login has.
         line_reserve: Lines left to TWS and other programs.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import threading
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -37,6 +38,12 @@ class Position:
     Attributes:
         quantity: Signed number of contracts or shares; 0 only in the notice that it was closed.
         avg_cost: Per contract, multiplier included, as IB gives it.
+
+    Example:
+        >>> account = Account.generate(40, seed=7)
+        >>> held = account.positions[0]
+        >>> held.instrument.symbol, held.quantity, held.avg_cost > 0
+        ('SPY', 4.0, True)
     """
 
     instrument: Instrument
@@ -70,6 +77,14 @@ class Account:
     Args:
         market: Where they are priced, and what can be held.
         account_id: IB's account id.
+
+    Example:
+        >>> from v6kit.gateway import SimulatedGateway
+        >>> gateway = SimulatedGateway((40, 20), accounts=("DU0000001", "DU0000002"))
+        >>> second = gateway.accounts["DU0000002"]
+        >>> conid = second.positions[0].instrument.conid
+        >>> second.set_position(conid, 0).quantity, len(second.positions)
+        (0.0, 19)
     """
 
     def __init__(self, market: Market, *, account_id: str = ACCOUNT_ID) -> None:
@@ -80,6 +95,7 @@ class Account:
         self._positions: dict[int, Position] = {}
         self._realized: defaultdict[int, float] = defaultdict(float)
         self._listeners: list[Callable[[Position], None]] = []
+        self._changing = threading.RLock()  # fills may come from any thread, and each builds on the one before
 
     @classmethod
     def generate(
@@ -133,10 +149,13 @@ class Account:
             ValueError: The market does not list the conid, or a number is not finite.
         """
         instrument = self._listed(conid)
-        held = self._positions.get(conid)
-        if avg_cost is None:
-            avg_cost = held.avg_cost if held else self.market.quote(conid).mid * instrument.multiplier
-        return self._hold(Position(instrument, check_float("quantity", quantity), check_float("avg_cost", avg_cost)))
+        with self._changing:
+            held = self._positions.get(conid)
+            if avg_cost is None:
+                avg_cost = held.avg_cost if held else self.market.quote(conid).mid * instrument.multiplier
+            return self._hold(
+                Position(instrument, check_float("quantity", quantity), check_float("avg_cost", avg_cost))
+            )
 
     def trade(self, conid: int, quantity: float, price: float | None = None) -> Position:
         """Fill an order: the position changes with its average cost, the cash, and the profit that is realized.
@@ -161,17 +180,19 @@ class Account:
             quote = self.market.quote(conid)
             price = quote.ask if quantity > 0 else quote.bid
         cost = check_float("price", price) * instrument.multiplier
-        held = self._positions.get(conid, Position(instrument, 0.0, 0.0))
-        filled = fill(held.quantity, held.avg_cost, quantity, cost)
-        self.cash -= quantity * cost
-        self._realized[conid] += filled.realized
-        return self._hold(Position(instrument, filled.quantity, round(filled.avg_cost, 4)))
+        with self._changing:
+            held = self._positions.get(conid, Position(instrument, 0.0, 0.0))
+            filled = fill(held.quantity, held.avg_cost, quantity, cost)
+            self.cash -= quantity * cost
+            self._realized[conid] += filled.realized
+            return self._hold(Position(instrument, filled.quantity, round(filled.avg_cost, 4)))
 
     def replace(self, old: Position, new: Position) -> None:
         """Exchange a position for that in a successor contract; what was realized goes along."""
-        self._realized[new.instrument.conid] += self._realized.pop(old.instrument.conid, 0.0)
-        self._hold(dataclasses.replace(old, quantity=0.0, avg_cost=0.0))
-        self._hold(new)
+        with self._changing:
+            self._realized[new.instrument.conid] += self._realized.pop(old.instrument.conid, 0.0)
+            self._hold(dataclasses.replace(old, quantity=0.0, avg_cost=0.0))
+            self._hold(new)
 
     def on_change(self, listener: Callable[[Position], None]) -> None:
         """Have a function called with each position that was changed, in the thread that changed it."""

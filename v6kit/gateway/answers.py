@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from v6kit.gateway.market import Market, TopOfBook, min_tick
+from v6kit.gateway.market import COARSE_FROM, COARSE_TICK, FUTURE_TICK, TICK, Market, TopOfBook, min_tick
 from v6kit.gateway.requests import exchanges
 from v6kit.gateway.wire import Answer, Field
 
@@ -25,6 +25,15 @@ Message = tuple[Field, ...]
 NO_REQUEST = -1
 FROM_SIZE_RULES = 164  # contract details lose two fields and gain three
 FROM_ADVANCED_REJECT = 166  # errors gain a field
+FROM_DESCRIPTION = 176  # matching symbols gain two fields
+
+RULES = {"OPT": 26, "STK": 27, "FUT": 28, "IND": 28}
+PRICE_STEPS = {
+    RULES["OPT"]: ((0.0, TICK), (COARSE_FROM, COARSE_TICK)),
+    RULES["STK"]: ((0.0, TICK),),
+    RULES["FUT"]: ((0.0, FUTURE_TICK),),
+}
+"""By the id of a market rule: from which price on valid prices are how far apart."""
 
 TEXTS = {
     100: "Max rate of messages per second has been exceeded",
@@ -175,10 +184,28 @@ def contract_details(version: int, req_id: int, instrument: Instrument, market: 
             under_conid,
         ),
         *(name, primary, (instrument.expiry or "")[:6], "", "", "", "US/Eastern", hours, hours, "", 0.0, 0),
-        *(1, instrument.symbol if under_conid else "", _under_type(instrument), "26"),
+        *(1, instrument.symbol if under_conid else "", _under_type(instrument), str(RULES[instrument.sec_type])),
         *(instrument.expiry or "", "COMMON" if instrument.sec_type == "STK" else ""),
         *(() if before else (1, 1, 100)),  # smallest size, size increment, suggested size increment
     )
+
+
+def market_rule(rule: int) -> Message:
+    """Return the price steps of a rule: from which price on, and how far apart."""
+    steps = PRICE_STEPS[rule]
+    return (Answer.MARKET_RULE, rule, len(steps), *(field for step in steps for field in step))
+
+
+def symbol_samples(version: int, req_id: int, found: list[Instrument], market: Market) -> Message:
+    """Return contracts that a symbol stands for, each with what is derived from it."""
+    fields: list[Field] = []
+    for each in found:
+        derived = sorted({other.sec_type for other in market.find(symbol=each.symbol)} - {each.sec_type})
+        fields += (each.conid, each.symbol, each.sec_type, each.exchange, each.currency, len(derived), *derived)
+        if version >= FROM_DESCRIPTION:
+            underlying = market.underlying(each.symbol)
+            fields += (underlying.name if underlying else "", "")
+    return (Answer.SYMBOL_SAMPLES, req_id, len(found), *fields)
 
 
 def _under_type(instrument: Instrument) -> str:

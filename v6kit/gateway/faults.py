@@ -35,6 +35,14 @@ class Faults:
         chunk_bytes: Each write is torn into chunks of so many bytes, so frames arrive in parts.
         coalesce_seconds: Answers are held back so long and arrive as one lump.
         duplicate_frames: Each message is sent twice.
+
+    Example:
+        >>> from v6kit.gateway import Answer, SimulatedGateway
+        >>> faults = SimulatedGateway(0).faults
+        >>> faults.silent_answers.add(Answer.POSITION_END)  # a list of positions that never ends
+        >>> faults.clear()
+        >>> faults.silent_answers
+        set()
     """
 
     refuse_connections: bool = False

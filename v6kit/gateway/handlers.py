@@ -1,17 +1,18 @@
 """What each request does: one function per message id, and the table that finds it.
 
 Each function reads its fields, asks the market, and sends; a field that cannot be read raises `WireError`, which the
-session answers with error 320. Market data is handed on to `marketdata`; what is asked about accounts is `holdings`.
+session answers with error 320. Market data is handed on to `marketdata`; what is asked about accounts is `holdings`,
+and what is rarely asked, or not simulated, is `reference`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from v6kit.gateway import answers, holdings
+from v6kit.gateway import answers, holdings, reference
 from v6kit.gateway.answers import DELAYED_FROZEN, LIVE, NO_REQUEST
 from v6kit.gateway.requests import ContractQuery, MarketDataRequest
-from v6kit.gateway.wire import Answer, Fields, Request
+from v6kit.gateway.wire import Answer, Fields, Request, WireError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +26,8 @@ INCLUDE_EXPIRED = 15  # its place in reqContractDetails, after the contract
 def start_api(session: Session, fields: Fields) -> None:
     """Log the client in, or send it away if its id is taken."""
     client_id = fields.integer(2)
+    if client_id < 0 or session.is_started:
+        raise WireError(f"startApi must come once, with a client id of 0 or more, got {client_id}")
     if any(each.client_id == client_id for each in session.shared.sessions):
         session.refuse(NO_REQUEST, 326)
         session.close()
@@ -52,9 +55,12 @@ def contract_details(session: Session, fields: Fields) -> None:
 
 
 def option_parameters(session: Session, fields: Fields) -> None:
-    """Send an underlying's option expiries and strikes."""
-    req_id = fields.integer(1)
-    session.send(*answers.option_chain(req_id, fields.text(2), session.shared.market))
+    """Send an underlying's option expiries and strikes, or error 200 for a symbol that is not listed."""
+    req_id, symbol = fields.integer(1), fields.text(2)
+    if session.shared.market.underlying(symbol) is None:
+        session.refuse(req_id, 200)
+        return
+    session.send(*answers.option_chain(req_id, symbol, session.shared.market))
     session.send((Answer.SEC_DEF_OPT_PARAMS_END, req_id))
 
 
@@ -110,11 +116,8 @@ def place_order(session: Session, fields: Fields) -> None:
     session.refuse(fields.integer(1), 201, "Order rejected - reason:the simulated gateway takes no orders")
 
 
-def nothing(_session: Session, _fields: Fields) -> None:
-    """Take a message that asks for nothing, or takes back what was answered once and for all."""
-
-
 HANDLERS: dict[int, Callable[[Session, Fields], None]] = {
+    **reference.HANDLERS,
     Request.REQ_MKT_DATA: market_data,
     Request.CANCEL_MKT_DATA: cancel_market_data,
     Request.PLACE_ORDER: place_order,
@@ -123,25 +126,20 @@ HANDLERS: dict[int, Callable[[Session, Fields], None]] = {
     Request.REQ_EXECUTIONS: executions,
     Request.REQ_IDS: next_valid_id,
     Request.REQ_CONTRACT_DETAILS: contract_details,
-    Request.SET_SERVER_LOG_LEVEL: nothing,
-    Request.REQ_AUTO_OPEN_ORDERS: nothing,
     Request.REQ_ALL_OPEN_ORDERS: open_orders,
     Request.REQ_MANAGED_ACCOUNTS: holdings.managed_accounts,
     Request.REQ_CURRENT_TIME: current_time,
     Request.REQ_MARKET_DATA_TYPE: market_data_type,
     Request.REQ_POSITIONS: holdings.positions,
     Request.REQ_ACCOUNT_SUMMARY: holdings.account_summary,
-    Request.CANCEL_ACCOUNT_SUMMARY: nothing,
     Request.CANCEL_POSITIONS: holdings.cancel_positions,
     Request.START_API: start_api,
     Request.REQ_ACCOUNT_UPDATES_MULTI: holdings.account_updates_multi,
-    Request.CANCEL_ACCOUNT_UPDATES_MULTI: nothing,
     Request.REQ_SEC_DEF_OPT_PARAMS: option_parameters,
     Request.REQ_PNL_SINGLE: holdings.pnl_single,
     Request.CANCEL_PNL_SINGLE: holdings.cancel_pnl,
     Request.REQ_PNL: holdings.pnl,
     Request.CANCEL_PNL: holdings.cancel_pnl,
     Request.REQ_POSITIONS_MULTI: holdings.positions_multi,
-    Request.CANCEL_POSITIONS_MULTI: nothing,
     Request.REQ_COMPLETED_ORDERS: completed_orders,
 }

@@ -30,7 +30,13 @@ STEPS_PER_TRADE = 4  # a last price stands for so many steps
 
 
 class Hours(StrEnum):
-    """Where the market is in its day."""
+    """Where the market is in its day.
+
+    Example:
+        >>> from v6kit.gateway import SimulatedGateway
+        >>> SimulatedGateway(0).market.hours
+        <Hours.OPEN: 'open'>
+    """
 
     PRE_MARKET = "pre-market"
     OPEN = "open"
@@ -45,6 +51,12 @@ class TopOfBook:
         model: The theoretical price, and for options the greeks that go with it.
         last_at: Epoch second of the last trade.
         halted: Whether trading is halted; the prices are those of the last moment before.
+
+    Example:
+        >>> market = Market(seed=7)
+        >>> top = market.quote(market.find(symbol="SPY", sec_type="OPT")[0].conid)
+        >>> top.bid < top.ask, -1 <= top.greeks.delta <= 1
+        (True, True)
     """
 
     bid: float
@@ -73,6 +85,11 @@ class Market(Listing):
         seed: Names the market: contract ids and paths depend on it and on nothing else.
         clock: Tells the date and the time that has passed.
         step_seconds: Prices stand still between two multiples of this.
+
+    Example:
+        >>> market = Market(seed=7)
+        >>> [each.sec_type for each in market.find(symbol="SPY", sec_type="STK")], len(market.expiries)
+        (['STK'], 6)
     """
 
     def __init__(self, seed: int = 7, clock: Clock | None = None, *, step_seconds: float = 0.25) -> None:
@@ -161,7 +178,7 @@ class Market(Listing):
             instrument = self._by_conid.get(conid) or self._delisted[conid]
             halted_at = self._halted.get(instrument.symbol)
             quote = self._price(instrument, now[0] if halted_at is None else halted_at, now[1])
-            self._quoted[conid] = quote = replace(quote, halted=halted_at is not None)
+            self._quoted[conid] = quote = quote if halted_at is None else replace(quote, halted=True)
         return quote
 
     def intrinsic(self, instrument: Instrument) -> float:

@@ -202,6 +202,9 @@ class Moods(ABC):
         trader = self._shared.account if account is None else self._shared.accounts.get(account)
         if trader is None:
             raise ValueError(f"account must be one of {', '.join(self._shared.accounts)}, got {account!r}")
+        instrument = self._shared.market.instrument(check_int("conid", conid))
+        if instrument is not None and self._shared.market.is_expired(instrument):
+            raise ValueError(f"conid must not have expired, got {conid}, whose last day was {instrument.expiry}")
         price = None if price is None else check_price("price", price)
         trader.trade(conid, check_quantity("quantity", quantity), price)
 

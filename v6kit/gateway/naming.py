@@ -43,7 +43,8 @@ class ContractName:
         symbol: Of the underlying.
         right: `C` or `P`.
         strike: A listed one.
-        moneyness: Strike / price of the underlying; the listed strike that is nearest.
+        moneyness: Strike / price at which the underlying's path began, so that a scenario names one contract whenever
+            it is played; the listed strike that is nearest.
         expiry: `YYYYMMDD`, or which of the listed expiries, from 1: on an expiry day, 1 is today.
     """
 
@@ -106,11 +107,15 @@ class ContractName:
             return next((each for each in listed if each.right is None and bool(each.expiry) == bool(expiry)), None)
         strike = self.strike
         if self.moneyness is not None:
-            wanted = self.moneyness * market.spot(symbol)
+            wanted = self.moneyness * self._first_price(market)
             strike = min(market.strikes(symbol), key=lambda each: abs(each - wanted), default=None)
         if strike is None:
             return None
         return next(iter(market.find(symbol=symbol, expiry=expiry, strike=strike, right=self.right)), None)
+
+    def _first_price(self, market: Market) -> float:
+        underlying = market.underlying(self.symbol or "")
+        return underlying.price if underlying else 0.0
 
     def _expiry(self, market: Market) -> str:
         if not isinstance(self.expiry, int):

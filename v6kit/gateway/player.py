@@ -36,6 +36,11 @@ class Fired:
         action: The method that was called.
         arguments: What it was called with.
         error: Why it failed, or empty.
+
+    Example:
+        >>> from datetime import UTC
+        >>> print(Fired(datetime(2026, 11, 20, 9, 30, tzinfo=UTC), "halt", {"symbol": "SPY"}))
+        09:30:00 halt(symbol='SPY')
     """
 
     at: datetime

@@ -13,7 +13,9 @@ from v6kit.gateway.listing import OPTION_EXCHANGES
 from v6kit.gateway.market import Market
 from v6kit.gateway.wire import Fields, WireError
 
-REQ_ID_FIRST = frozenset({3, 20, 22, 54, 55, 78, 79, 81, 83, 84, 86, 87, 88, 92, 96, 97, 100, 102, 104})
+REQ_ID_FIRST = frozenset(
+    {3, 20, 22, 78, 79, 81, 83, 84, 86, 87, 88, 89, 90, 92, 93, 94, 95, 96, 97, 98, 100, 101, 102, 103, 104}
+)
 """Message ids that carry no version, so the request id comes right after the message id."""
 
 AFTER_CONTRACT = 15

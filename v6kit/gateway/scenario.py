@@ -65,6 +65,10 @@ class Event:
     Raises:
         TypeError: An argument is of the wrong kind; names it and its value.
         ValueError: The action, an argument or an instant is wrong; names it, its value, and what is allowed.
+
+    Example:
+        >>> Event("halt", at="10:00", until="10:05", symbol="SPY").until
+        datetime.time(10, 5)
     """
 
     action: str
@@ -136,6 +140,12 @@ class Scenario:
     Raises:
         TypeError: An argument is of the wrong kind; names it and its value.
         ValueError: An argument is wrong; names it and its value.
+
+    Example:
+        >>> Scenario([Event("halt", after="5 min", symbol="SPY")]).name
+        'scenario'
+        >>> len(Scenario.load("trading_day").events) > 10
+        True
     """
 
     events: Sequence[Event]

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
+from html import escape
+from ipaddress import ip_address
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Self, TypeVarTuple, Unpack
 
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
     from v6kit.clock import Clock
     from v6kit.gateway.faults import Faults
 
+logger = logging.getLogger(__name__)
+
 HIGHEST_PORT = 65_535
 
 Args = TypeVarTuple("Args")
@@ -47,10 +52,11 @@ class SimulatedGateway(Moods):
 
     Args:
         positions: How many positions each account holds, 0 to 2000; or a tuple with a number for each account.
-        host: Address to listen on; only this machine can reach the default.
+        host: Address to listen on. Only this machine can reach the default; any other one lets everybody on its network
+            connect, without a password, and is warned about.
         port: Port to listen on; 0 takes a free one. A gateway that is started again keeps its port.
-        accounts: Ids of the login's accounts, at least one. Each has positions and prices of its own making; many
-            contracts are held by several.
+        accounts: Ids of the login's accounts, at least one. Each has positions of its own; many contracts are held by
+            several.
         seed: Names market and accounts; the same seed gives the same contracts, positions and price paths.
         line_limit: Market data lines.
         lines_per_client: Whether each client id has its own lines, instead of all clients together.
@@ -61,12 +67,19 @@ class SimulatedGateway(Moods):
             third such burst within a minute ends the connection. `None` for no limit.
         tick_interval: Seconds between two looks at the market; what has changed is sent to the streams.
         portfolio_interval: Seconds between two unasked portfolio messages.
+        login_seconds: Real seconds from a connection to its startApi; one that takes longer is cut off.
         clock: Tells date and passing of time; prices stand still while it does.
-        record: Keep every message in `log.records`.
+        record: Keep the newest 100,000 messages for `log.requests(...)` and `log.answers(...)`. With the path of a
+            file, every message is appended there, too, as a line of JSON.
 
     Raises:
         TypeError: An argument is of the wrong kind; names it and its value.
         ValueError: An argument is out of range; names it and its value.
+
+    Example:
+        >>> gateway = SimulatedGateway(positions=12, line_limit=5)  # async with gateway: clients can connect
+        >>> gateway
+        <SimulatedGateway (simulated, no real account) stopped: 12 positions, lines 0/5, clients none>
     """
 
     def __init__(
@@ -85,8 +98,9 @@ class SimulatedGateway(Moods):
         messages_per_second: int | None = 50,
         tick_interval: float = 0.25,
         portfolio_interval: float = 180.0,
+        login_seconds: float = 10.0,
         clock: Clock | None = None,
-        record: bool = False,
+        record: bool | str | Path = False,
     ) -> None:
         settings = Settings(
             line_limit=line_limit,
@@ -97,6 +111,7 @@ class SimulatedGateway(Moods):
             messages_per_second=messages_per_second,
             tick_interval=tick_interval,
             portfolio_interval=portfolio_interval,
+            login_seconds=login_seconds,
         )
         self.host = check_text("host", host)
         self.port = check_int("port", port, minimum=0)
@@ -120,18 +135,32 @@ class SimulatedGateway(Moods):
         self._player: Player | None = None
         self._ticked = asyncio.Event()
 
+    def _facts(self) -> dict[str, str]:
+        held = sum(len(each.positions) for each in self.accounts.values())
+        many = f" in {len(self.accounts)} accounts" if len(self.accounts) > 1 else ""
+        return {
+            "where": f"listening on {self.address}" if self.is_running else "stopped",
+            "positions": f"{held} positions{many}",
+            "lines": f"{self.lines_in_use}/{self.line_limit}",
+            "clients": ", ".join(str(each) for each in self.client_ids) or "none",
+        }
+
     def __repr__(self) -> str:
-        where = f"listening on {self.address}" if self.is_running else "stopped"
-        clients = ", ".join(str(each) for each in self.client_ids) or "none"
+        facts = self._facts()
         return (
-            f"<SimulatedGateway (simulated, no real account) {where}: {self._holdings()}, "
-            f"lines {self.lines_in_use}/{self._shared.lines.limit}, clients {clients}>"
+            f"<SimulatedGateway (simulated, no real account) {facts['where']}: {facts['positions']}, "
+            f"lines {facts['lines']}, clients {facts['clients']}>"
         )
 
-    def _holdings(self) -> str:
-        held = sum(len(each.positions) for each in self.accounts.values())
-        where = f" in {len(self.accounts)} accounts" if len(self.accounts) > 1 else ""
-        return f"{held} positions{where}"
+    def _repr_html_(self) -> str:
+        facts = self._facts() | {"accounts": ", ".join(self.accounts), "traffic": repr(self.log)}
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{escape(name)}</th><td style='text-align:left'>{escape(fact)}</td></tr>"
+            for name, fact in facts.items()
+        )
+        return (
+            f"<table><caption style='text-align:left'><b>simulated gateway, no real account</b></caption>{rows}</table>"
+        )
 
     # What can be looked at
 
@@ -144,6 +173,12 @@ class SimulatedGateway(Moods):
     def address(self) -> str:
         """Where clients connect to, `HOST:PORT`."""
         return f"{self.host}:{self.port}"
+
+    @property
+    def is_public(self) -> bool:
+        """Whether it listens where other machines can connect."""
+        sockets = () if self._server is None else self._server.sockets
+        return not all(ip_address(each.getsockname()[0].partition("%")[0]).is_loopback for each in sockets)
 
     @property
     def market(self) -> Market:
@@ -186,6 +221,11 @@ class SimulatedGateway(Moods):
         return self._shared.lines.peak
 
     @property
+    def lines_taken(self) -> int:
+        """Market data lines that TWS's own windows hold."""
+        return self._shared.lines.taken
+
+    @property
     def line_limit(self) -> int:
         """Market data lines of the login; may be changed while it runs, which ends no stream."""
         return self._shared.lines.limit
@@ -201,15 +241,24 @@ class SimulatedGateway(Moods):
 
         Raises:
             GatewayUnavailableError: The port is in use, or the address cannot be listened on.
+            OSError: The file of `record` cannot be written.
         """
         if self._server is not None:
             return
+        self.log.open()
         self._loop = asyncio.get_running_loop()
         try:
             self._server = await self._loop.create_server(lambda: Session(self._shared), self.host, self.port)
         except OSError as error:
+            self.log.close()
             raise GatewayUnavailableError(self._why_not(error)) from error
         self.port = self._server.sockets[0].getsockname()[1]
+        if self.is_public:
+            logger.warning(
+                "The simulated gateway listens on %s: anybody on the network can connect, there is no password. "
+                "With host='127.0.0.1' only this machine can.",
+                self.address,
+            )
         self._ticker = self._loop.create_task(self._tick(), name=f"simulated gateway {self.address}")
 
     async def stop(self) -> None:
@@ -227,6 +276,7 @@ class SimulatedGateway(Moods):
             self._drop(None)
             await asyncio.gather(*gone)
         await server.wait_closed()
+        self.log.close()
         ticker.cancel()
         await asyncio.wait({ticker})
         if not ticker.cancelled():
@@ -299,8 +349,10 @@ class SimulatedGateway(Moods):
     async def _tick(self) -> None:
         """Let time pass for all clients; the one task of the gateway."""
         loop = asyncio.get_running_loop()
+        due = loop.time()
         while True:
-            await asyncio.sleep(self._shared.settings.tick_interval)
+            due = max(due + self._shared.settings.tick_interval, loop.time())
+            await asyncio.sleep(due - loop.time())
             now = self.market.clock.now()
             self._accept_when_due(now)
             if self._player is not None:

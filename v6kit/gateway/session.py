@@ -10,6 +10,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, cast
 
+from v6kit.clock import Clock
 from v6kit.gateway import answers, wire
 from v6kit.gateway.answers import NO_REQUEST, Message
 from v6kit.gateway.handlers import HANDLERS
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NOT_STARTED = -1
+NEWCOMERS = 100  # connections that may be open without having logged in; one more, and the oldest is cut off
+UNREAD_LIMIT = 1 << 20  # bytes that a stalled gateway takes in from one client
+UNSENT_LIMIT = 8 << 20  # bytes that may wait for a client that does not read: the largest answers many times over
+
+REAL = Clock()  # how long a stranger may take is no matter of the simulated time
 
 
 class Session(asyncio.Protocol):
@@ -59,6 +65,7 @@ class Session(asyncio.Protocol):
         self._mute = False
         self._congested = False
         self._portfolio_due = 0.0
+        self._connected_at = REAL.monotonic()
         self._transport: asyncio.Transport
 
     @property
@@ -69,16 +76,22 @@ class Session(asyncio.Protocol):
     # The socket
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the socket in, or close it at once if connections are refused."""
+        """Take the socket in, or close it at once if connections are refused; strangers make room for newer ones."""
         self._transport = cast("asyncio.Transport", transport)
         self.shared.sessions.add(self)
         self.shared.log.connections += 1
         if self.shared.faults.refuse_connections:
             self.abort()
+        newcomers = [each for each in self.shared.sessions if each.is_newcomer]
+        if len(newcomers) > NEWCOMERS:
+            oldest = min(newcomers, key=lambda each: each._connected_at)  # noqa: SLF001 - of the same class
+            oldest.give_up(f"{NEWCOMERS} newer connections have not logged in either")
 
     def data_received(self, data: bytes) -> None:
         """Take bytes in and handle what is complete."""
         self._reader.feed(data)
+        if self.shared.faults.stalled and self._reader.waiting > UNREAD_LIMIT:
+            self._transport.pause_reading()
         self.handle_waiting()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -98,9 +111,20 @@ class Session(asyncio.Protocol):
         """Tick again."""
         self._congested = False
 
+    @property
+    def is_newcomer(self) -> bool:
+        """Whether the client is connected and has not logged in."""
+        return self.client_id == NOT_STARTED and not self._transport.is_closing()
+
     def abort(self) -> None:
         """Cut the line now; what was not sent is lost."""
         self._transport.abort()
+
+    def give_up(self, reason: str) -> None:
+        """Cut the line of a client that does harm, and say why."""
+        who = self._transport.get_extra_info("peername") if self.client_id == NOT_STARTED else self.client_id
+        logger.warning("simulated gateway: closing client %s: %s", who, reason)
+        self.abort()
 
     def later(self, seconds: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
         """Call back after a while, unless the client has gone by then."""
@@ -127,8 +151,7 @@ class Session(asyncio.Protocol):
                 else:
                     self._shake_hands(body)
         except WireError as error:
-            logger.warning("simulated gateway: closing client %s: %s", self.client_id, error)
-            self.abort()
+            self.give_up(str(error))
 
     def _shake_hands(self, offer: bytes) -> None:
         self.version = wire.negotiate(offer)
@@ -149,7 +172,7 @@ class Session(asyncio.Protocol):
         elif message_id in HANDLERS:
             self._dispatch(message_id, fields)
         else:
-            cause = f"message {message_id} is not part of the simulated gateway"
+            cause = f"message {message_id} is not IB's"
             self.refuse(request_id(fields), 321, answers.invalid(cause))
 
     def _dispatch(self, message_id: int, fields: Fields) -> None:
@@ -199,7 +222,10 @@ class Session(asyncio.Protocol):
 
     def _write(self, data: bytes) -> None:
         self._outgoing += data
-        if self._flush_is_due:
+        unsent = len(self._outgoing) + self._transport.get_write_buffer_size()
+        if unsent > UNSENT_LIMIT:
+            self.give_up(f"it does not read, and {unsent} bytes wait for it")
+        elif self._flush_is_due:
             return
         if self.shared.faults.coalesce_seconds:
             self._flush_is_due = True
@@ -222,10 +248,15 @@ class Session(asyncio.Protocol):
 
     def tick(self, now: float) -> None:
         """Send what time has changed: streams, P&L, and now and then the portfolio. Called once per tick interval."""
+        if self.shared.faults.stalled:
+            self._connected_at = REAL.monotonic()  # nobody can log in meanwhile
         if self.shared.faults.stalled or self._transport.is_closing():
             return
         self._flush()
+        self._transport.resume_reading()
         self.handle_waiting()
+        if self.is_newcomer and REAL.monotonic() - self._connected_at > self.shared.settings.login_seconds:
+            self.give_up(f"it has not logged in within {self.shared.settings.login_seconds:g} s")
         if self.client_id == NOT_STARTED or self._congested or not self.shared.linked:
             return
         self.send(*self.market_data.news())

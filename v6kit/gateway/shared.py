@@ -31,6 +31,7 @@ class Settings:
     messages_per_second: int | None
     tick_interval: float
     portfolio_interval: float
+    login_seconds: float
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
@@ -38,7 +39,7 @@ class Settings:
         for name in ("snapshots_per_second", "messages_per_second"):
             if getattr(self, name) is not None:
                 check_int(name, getattr(self, name))
-        for name in ("tick_interval", "portfolio_interval"):
+        for name in ("tick_interval", "portfolio_interval", "login_seconds"):
             check_float(name, getattr(self, name), above=0.0)
         if check_float("snapshot_hold", self.snapshot_hold) < 0:
             raise ValueError(f"snapshot_hold must be 0 seconds or more, got {self.snapshot_hold!r}")

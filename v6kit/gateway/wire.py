@@ -30,7 +30,12 @@ class WireError(ValueError):
 
 
 class Request(IntEnum):
-    """Client to server: the message ids that the gateway knows by name."""
+    """Client to server: all message ids up to version 178.
+
+    Example:
+        >>> Request(1).name
+        'REQ_MKT_DATA'
+    """
 
     REQ_MKT_DATA = 1
     CANCEL_MKT_DATA = 2
@@ -41,32 +46,86 @@ class Request(IntEnum):
     REQ_EXECUTIONS = 7
     REQ_IDS = 8
     REQ_CONTRACT_DETAILS = 9
+    REQ_MKT_DEPTH = 10
+    CANCEL_MKT_DEPTH = 11
+    REQ_NEWS_BULLETINS = 12
+    CANCEL_NEWS_BULLETINS = 13
     SET_SERVER_LOG_LEVEL = 14
     REQ_AUTO_OPEN_ORDERS = 15
     REQ_ALL_OPEN_ORDERS = 16
     REQ_MANAGED_ACCOUNTS = 17
+    REQ_FA = 18
+    REPLACE_FA = 19
     REQ_HISTORICAL_DATA = 20
+    EXERCISE_OPTIONS = 21
+    REQ_SCANNER_SUBSCRIPTION = 22
+    CANCEL_SCANNER_SUBSCRIPTION = 23
+    REQ_SCANNER_PARAMETERS = 24
+    CANCEL_HISTORICAL_DATA = 25
     REQ_CURRENT_TIME = 49
+    REQ_REAL_TIME_BARS = 50
+    CANCEL_REAL_TIME_BARS = 51
+    REQ_FUNDAMENTAL_DATA = 52
+    CANCEL_FUNDAMENTAL_DATA = 53
+    REQ_CALC_IMPLIED_VOLAT = 54
+    REQ_CALC_OPTION_PRICE = 55
+    CANCEL_CALC_IMPLIED_VOLAT = 56
+    CANCEL_CALC_OPTION_PRICE = 57
+    REQ_GLOBAL_CANCEL = 58
     REQ_MARKET_DATA_TYPE = 59
     REQ_POSITIONS = 61
     REQ_ACCOUNT_SUMMARY = 62
     CANCEL_ACCOUNT_SUMMARY = 63
     CANCEL_POSITIONS = 64
+    VERIFY_REQUEST = 65
+    VERIFY_MESSAGE = 66
+    QUERY_DISPLAY_GROUPS = 67
+    SUBSCRIBE_TO_GROUP_EVENTS = 68
+    UPDATE_DISPLAY_GROUP = 69
+    UNSUBSCRIBE_FROM_GROUP_EVENTS = 70
     START_API = 71
+    VERIFY_AND_AUTH_REQUEST = 72
+    VERIFY_AND_AUTH_MESSAGE = 73
     REQ_POSITIONS_MULTI = 74
     CANCEL_POSITIONS_MULTI = 75
     REQ_ACCOUNT_UPDATES_MULTI = 76
     CANCEL_ACCOUNT_UPDATES_MULTI = 77
     REQ_SEC_DEF_OPT_PARAMS = 78
+    REQ_SOFT_DOLLAR_TIERS = 79
+    REQ_FAMILY_CODES = 80
+    REQ_MATCHING_SYMBOLS = 81
+    REQ_MKT_DEPTH_EXCHANGES = 82
+    REQ_SMART_COMPONENTS = 83
+    REQ_NEWS_ARTICLE = 84
+    REQ_NEWS_PROVIDERS = 85
+    REQ_HISTORICAL_NEWS = 86
+    REQ_HEAD_TIMESTAMP = 87
+    REQ_HISTOGRAM_DATA = 88
+    CANCEL_HISTOGRAM_DATA = 89
+    CANCEL_HEAD_TIMESTAMP = 90
+    REQ_MARKET_RULE = 91
     REQ_PNL = 92
     CANCEL_PNL = 93
     REQ_PNL_SINGLE = 94
     CANCEL_PNL_SINGLE = 95
+    REQ_HISTORICAL_TICKS = 96
+    REQ_TICK_BY_TICK_DATA = 97
+    CANCEL_TICK_BY_TICK_DATA = 98
     REQ_COMPLETED_ORDERS = 99
+    REQ_WSH_META_DATA = 100
+    CANCEL_WSH_META_DATA = 101
+    REQ_WSH_EVENT_DATA = 102
+    CANCEL_WSH_EVENT_DATA = 103
+    REQ_USER_INFO = 104
 
 
 class Answer(IntEnum):
-    """Server to client: the message ids that the gateway sends."""
+    """Server to client: the message ids that the gateway sends.
+
+    Example:
+        >>> Answer.TICK_SNAPSHOT_END.value
+        57
+    """
 
     TICK_PRICE = 1
     TICK_SIZE = 2
@@ -77,6 +136,7 @@ class Answer(IntEnum):
     NEXT_VALID_ID = 9
     CONTRACT_DETAILS = 10
     MANAGED_ACCOUNTS = 15
+    SCANNER_PARAMETERS = 19
     TICK_OPTION_COMPUTATION = 21
     TICK_GENERIC = 45
     TICK_STRING = 46
@@ -91,16 +151,26 @@ class Answer(IntEnum):
     POSITION_END = 62
     ACCOUNT_SUMMARY = 63
     ACCOUNT_SUMMARY_END = 64
+    DISPLAY_GROUP_LIST = 67
+    DISPLAY_GROUP_UPDATED = 68
     POSITION_MULTI = 71
     POSITION_MULTI_END = 72
     ACCOUNT_UPDATE_MULTI = 73
     ACCOUNT_UPDATE_MULTI_END = 74
     SEC_DEF_OPT_PARAMS = 75
     SEC_DEF_OPT_PARAMS_END = 76
+    SOFT_DOLLAR_TIERS = 77
+    FAMILY_CODES = 78
+    SYMBOL_SAMPLES = 79
+    MKT_DEPTH_EXCHANGES = 80
     TICK_REQ_PARAMS = 81
+    SMART_COMPONENTS = 82
+    NEWS_PROVIDERS = 85
+    MARKET_RULE = 93
     PNL = 94
     PNL_SINGLE = 95
     COMPLETED_ORDERS_END = 102
+    USER_INFO = 107
 
 
 def number(value: float) -> str:
@@ -153,11 +223,15 @@ class Fields:
         return int(text or 0)
 
     def decimal(self, at: int) -> float:
-        """Return a number; an empty field is 0."""
+        """Return a finite number; an empty field is 0."""
+        text = self.text(at)
         try:
-            return float(self.text(at) or 0)
+            value = float(text or 0)
         except ValueError:
-            raise WireError(f"field {at} of message {self._texts[0]} must be a number, got {self.text(at)!r}") from None
+            value = math.nan
+        if not math.isfinite(value):
+            raise WireError(f"field {at} of message {self._texts[0]} must be a number, got {text[:40]!r}")
+        return value
 
     def flag(self, at: int) -> bool:
         """Return whether the field says yes."""
@@ -189,6 +263,11 @@ class FrameReader:
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._greeted = False
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that were taken in and have not come out."""
+        return len(self._buffer)
 
     def feed(self, data: bytes) -> None:
         """Take in what the socket gave."""

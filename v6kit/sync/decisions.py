@@ -80,6 +80,12 @@ def superseded(queue: pl.DataFrame, streams: Collection[int]) -> list[str]:
     return queue.filter(waits)["request_id"].to_list()
 
 
+def of_accounts(queue: pl.DataFrame, accounts: Collection[str]) -> list[str]:
+    """Return the ids of requests that wait for positions of these accounts."""
+    waits = (pl.col("status") == Status.PENDING) & pl.col("account").is_in(list(accounts))
+    return queue.filter(waits)["request_id"].to_list()
+
+
 def wanted(row: BookRow, priority: int) -> dict[str, object]:
     """Return what the queue needs to know to refresh a position."""
     return {"conid": row.conid, "symbol": row.label(), "account": row.account, "priority": priority}

@@ -220,8 +220,8 @@ class Lineup:
             self._resting.pop(contract.conid, None)
 
     async def _end(self, conid: int) -> None:
+        await self._broker.unsubscribe(conid)  # first: whoever cancels this wait still finds the stream to end
         self.streams.pop(conid, None)
-        await self._broker.unsubscribe(conid)
 
     def _say(self, surplus: Collection[Candidate], *, of: int) -> None:
         """Warn when more contracts are without a line than was said before; said anew after all had one."""

@@ -193,7 +193,7 @@ def _of_strategies(claims: Sequence[_Claim], accounts: Collection[str]) -> Itera
 def _missing(leg: ActiveContract, claim: _Claim, accounts: Collection[str], *, is_alive: bool) -> Finding:
     becomes: float | None = 0.0
     if claim.account is not None and claim.account not in accounts:
-        text = f"{claim.account} is no account of this login, and the book knows nothing of it; look there"
+        text = f"{claim.account} is not followed here, and the book knows nothing of it; look there"
         becomes = None
     elif is_alive:
         text = f"not held; remove the leg from strategy {_named(leg)}"
@@ -210,7 +210,7 @@ def _quantity(leg: ActiveContract, claim: _Claim, accounts: Collection[str]) -> 
     together = f"{len(claim.legs)} strategies hold it, and one of them takes the difference"
     if elsewhere := sorted(({*claim.held, claim.account} - {None}) - set(accounts), key=str):
         names = ", ".join(map(str, elsewhere))
-        text = f"{names} is no account of this login, so its last known quantity may be old; look there"
+        text = f"{names} is not followed here, so its last known quantity may be old; look there"
     elif not rest and len(claim.held) > 1 and len(claim.legs) == 1:
         text = "accounts hold it on both sides and come to nothing together; bind the strategy to the account it is of"
     elif len(claim.legs) == 1:

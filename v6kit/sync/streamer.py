@@ -22,7 +22,7 @@ from v6kit.broker import Broker, ConnectionState
 from v6kit.contracts import AccountPosition, ActiveContract, Quote, check_float
 from v6kit.engine import at_home
 from v6kit.errors import InvalidTransitionError, V6KitError
-from v6kit.positions import PositionBook
+from v6kit.positions import BookRow, PositionBook
 from v6kit.queue import ACTIVE_PRIORITY, PositionQueue
 from v6kit.registry import StrategyRegistry
 from v6kit.sync import decisions, reconcile
@@ -33,6 +33,7 @@ from v6kit.sync.policy import Policy, default_policy
 FLUSH_SECONDS = 1.0
 REGISTRY_SECONDS = 5.0
 REASSESS_SECONDS = 15.0
+_MOST_COMMITS_TO_WAIT_FOR = 4  # else a busy process beside this one would keep quotes from being written
 _RETIRE_ROUNDS = 3
 _log = logging.getLogger("v6kit.sync")
 
@@ -196,6 +197,7 @@ class PositionStreamer:
             await asyncio.gather(self.registry.refresh(), self.queue.refresh(), self.book.refresh())
             positions, covered = await self._read_positions()
             await self.book.sync(positions, covered)
+            await self._leave(self.broker.lost_accounts)
             if self._look_is_due:
                 self._look(positions, covered)
             for value in await self.broker.portfolio():
@@ -242,8 +244,19 @@ class PositionStreamer:
 
     # --- routing ------------------------------------------------------------------------------------------------
 
+    def _rows(self) -> list[BookRow]:
+        """Return the book's rows of the broker's accounts: those of others are for their own desk to refresh."""
+        ours = frozenset(self.broker.accounts)
+        return [row for row in self.book.rows() if not ours or row.account in ours]
+
+    async def _leave(self, accounts: Collection[str]) -> None:
+        """Mark what is known of accounts that the login has lost: not flat, but not to be trusted either."""
+        if accounts:
+            await self._cancel(lambda queue: decisions.of_accounts(queue, accounts))
+            await self.book.mark_stale(accounts=accounts)
+
     async def _route(self) -> None:
-        rows, active = self.book.rows(), self.registry.active_legs()
+        rows, active = self._rows(), self.registry.active_legs()
         ended, begun, failures = await self._lineup.arrange(rows, active)
         for conid in ended:
             self._inflow.quotes.pop(conid, None)
@@ -264,8 +277,11 @@ class PositionStreamer:
 
     async def _retire(self, streams: Collection[int]) -> None:
         """Cancel the requests that wait although a stream keeps their contract fresh from now on."""
+        await self._cancel(lambda queue: decisions.superseded(queue, streams))
+
+    async def _cancel(self, choose: Callable[[pl.DataFrame], list[str]]) -> None:
         for _ in range(_RETIRE_ROUNDS):
-            waiting = decisions.superseded(await asyncio.to_thread(self.queue.current), streams)
+            waiting = choose(await asyncio.to_thread(self.queue.current))
             try:
                 await self.queue.cancel(waiting)
             except InvalidTransitionError:
@@ -348,12 +364,16 @@ class PositionStreamer:
         await asyncio.sleep(REASSESS_SECONDS)
         if self.broker.state is not ConnectionState.LIVE or self._one_sync.locked():
             return  # whoever syncs looks at it anyway
-        if not self._lineup.is_settled(self.book.rows(), self.registry.active_legs()):
+        if not self._lineup.is_settled(self._rows(), self.registry.active_legs()):
             async with self._one_sync:
                 await self._route()
 
     async def _flush_when_due(self) -> None:
+        """Write once a second, and a second later for each commit of others: the book gets one per second at most."""
+        before = self.book.ledger.version
         await asyncio.sleep(FLUSH_SECONDS)
+        others = self.book.ledger.version - before
+        await asyncio.sleep(FLUSH_SECONDS * min(others, _MOST_COMMITS_TO_WAIT_FOR))
         await self._flush(quotes=True)
 
     async def _flush(self, *, quotes: bool) -> None:
@@ -361,12 +381,12 @@ class PositionStreamer:
         async with self._one_flush:
             taken = self._inflow.take(quotes=quotes)
             try:
-                await self.book.record(taken.updates(self.book.rows(), self._latest))
+                await self.book.record(taken.updates(self._rows(), self._latest))
                 changed = taken.changed()
                 await self.queue.insert_many(
                     [
                         decisions.wanted(row, ACTIVE_PRIORITY)
-                        for row in self.book.rows()
+                        for row in self._rows()
                         if (row.account, row.conid) in changed
                         and row.conid not in self._streams
                         and row.conid not in self.parked
