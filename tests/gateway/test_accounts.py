@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sync_helpers import Rig
     from v6kit.broker import Broker
 
+UNHURRIED = replace(PATIENT, request_timeout=30.0)  # where all accounts answer, on however busy a machine
 FIRST, SECOND = IDS = ("DU0000001", "DU0000002")
 
 
@@ -57,13 +58,23 @@ def followed(gateway: SimulatedGateway) -> list[str]:
 
 
 async def has_portfolio(broker: Broker, *accounts: str) -> None:
-    """Wait until the whole portfolio of each account has come in."""
-    await eventually(lambda: all(broker.status_of(each).portfolio_at for each in accounts))
+    """Wait until the whole portfolio of each account has come in, in as many rounds as it takes."""
+
+    def is_there() -> bool:
+        broker._rounds.start()
+        return all(broker.status_of(each).portfolio_at and not broker.status_of(each).trouble for each in accounts)
+
+    await eventually(is_there)
 
 
 async def in_trouble(broker: Broker, account: str) -> str:
-    """Wait until an account is in trouble; return the words."""
-    await eventually(lambda: broker.status_of(account).trouble)
+    """Wait until an account is in trouble, in as many rounds as it takes; return the words."""
+
+    def is_told() -> str | None:
+        broker._rounds.start()
+        return broker.status_of(account).trouble
+
+    await eventually(is_told)
     return broker.status_of(account).trouble
 
 
@@ -90,8 +101,7 @@ async def test_every_account_of_the_login_is_followed_in_turn(
 ):
     """One after the other, without being named; in between the first one; switching is no cause for a warning."""
     caplog.set_level(logging.INFO, "v6kit")
-    async with connected(gateway, timings=PATIENT) as broker:
-        await has_portfolio(broker, *IDS)
+    async with connected(gateway, timings=UNHURRIED) as broker:
         await round_is_over(broker)
         assert followed(gateway) == [FIRST, SECOND, FIRST]
         rows = await broker.portfolio()  # which begins the next round
@@ -115,8 +125,8 @@ async def test_a_single_account_is_followed_once_and_for_all(make_gateway: Gatew
 
 async def test_what_an_account_is_worth_is_known_of_each(gateway: SimulatedGateway, clock: FakeClock):
     """The net liquidation value comes along with the portfolio, at no request more."""
-    async with connected(gateway, clock=clock) as broker:
-        await has_portfolio(broker, *IDS)
+    async with connected(gateway, clock=clock, timings=UNHURRIED) as broker:
+        await round_is_over(broker)
         one, two = (broker.status_of(account) for account in IDS)
         assert one.net_liquidation != two.net_liquidation
         assert (one.currency, one.portfolio_at, one.trouble) == ("USD", clock.now(), None)
@@ -127,7 +137,7 @@ async def test_a_silent_account_neither_keeps_from_connecting_nor_the_others_wai
 ):
     """The login connects, all positions are there, the other portfolio comes; the trouble is said once, in words."""
     gateway.faults.silent_accounts.add(SECOND)
-    async with rigged(gateway, tmp_path, clock, timings=QUICK) as rig:
+    async with rigged(gateway, tmp_path, clock, timings=replace(PATIENT, request_timeout=1.0)) as rig:
         streamer = rig.streamer()
         await streamer.sync()
         assert len(rig.book.rows()) == 64
@@ -141,7 +151,7 @@ async def test_a_silent_account_neither_keeps_from_connecting_nor_the_others_wai
         assert {row.source for row in rows_of(rig, FIRST)} == {Source.PORTFOLIO}
         assert {row.source for row in rows_of(rig, SECOND)} == {None}
         assert followed(gateway)[-1] == FIRST  # the one that answers is followed in between
-        assert sum("No portfolio of account" in each.message for each in caplog.records) == 1
+        assert sum(f"No portfolio of account {SECOND}" in each.message for each in caplog.records) == 1
         gateway.faults.silent_accounts.clear()
         await rig.broker.portfolio()
         await has_portfolio(rig.broker, SECOND)
@@ -152,13 +162,12 @@ async def test_an_account_that_falls_silent_keeps_its_old_values_and_their_age(
     gateway: SimulatedGateway, clock: FakeClock
 ):
     """What was known stays known, and `received_at` does not lie about it; the other account gets newer."""
-    async with connected(gateway, clock=clock) as broker:
+    async with connected(gateway, clock=clock, timings=PATIENT) as broker:
         await has_portfolio(broker, *IDS)
         await round_is_over(broker)
         before = clock.now()
         gateway.faults.silent_accounts.add(SECOND)
         clock.advance(timedelta(minutes=5))
-        await broker.portfolio()
         await in_trouble(broker, SECOND)
         await eventually(lambda: broker.status_of(FIRST).portfolio_at == clock.now())
         rows = broker._account_book.portfolio(IDS)
@@ -169,8 +178,7 @@ async def test_an_account_that_falls_silent_keeps_its_old_values_and_their_age(
 
 async def test_an_end_that_comes_late_is_not_taken_for_another_accounts(gateway: SimulatedGateway):
     """The rows of a slow account are still its own, and complete nothing else."""
-    async with connected(gateway, timings=PATIENT) as broker:
-        await has_portfolio(broker, *IDS)
+    async with connected(gateway, timings=UNHURRIED) as broker:
         await round_is_over(broker)
         gateway.faults.silent_accounts.add(SECOND)
         session = broker._connection.session
@@ -196,8 +204,7 @@ async def test_a_login_that_is_refused_the_portfolio_works_without_it(gateway: S
 
 async def test_updates_that_another_client_took_are_asked_for_once_more(gateway: SimulatedGateway):
     """Outside of a round, 2100 means what it meant before, of the account that is followed."""
-    async with connected(gateway, timings=PATIENT) as broker:
-        await has_portfolio(broker, *IDS)
+    async with connected(gateway, timings=UNHURRIED) as broker:
         await round_is_over(broker)
         notices = Heard(broker.on_notice)
         for _ in range(2):
@@ -210,7 +217,7 @@ async def test_updates_that_another_client_took_are_asked_for_once_more(gateway:
 async def test_a_drop_in_the_midst_of_a_round_begins_a_new_one(gateway: SimulatedGateway):
     """Nothing hangs on the account that was being asked; after the reconnect all are asked again."""
     gateway.faults.silent_accounts.add(SECOND)
-    async with connected(gateway, timings=PATIENT) as broker:
+    async with connected(gateway, timings=UNHURRIED) as broker:
         states = states_of(broker)
         assert broker._rounds.is_going
         gateway.faults.silent_accounts.clear()

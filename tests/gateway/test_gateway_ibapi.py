@@ -28,11 +28,15 @@ CALLBACKS = (
     EWrapper.error,
     EWrapper.marketDataType,
     EWrapper.nextValidId,
+    EWrapper.pnl,
     EWrapper.pnlSingle,
     EWrapper.position,
     EWrapper.positionEnd,
+    EWrapper.positionMulti,
+    EWrapper.positionMultiEnd,
     EWrapper.securityDefinitionOptionParameter,
     EWrapper.securityDefinitionOptionParameterEnd,
+    EWrapper.symbolSamples,
     EWrapper.tickOptionComputation,
     EWrapper.tickPrice,
     EWrapper.tickSize,
@@ -168,3 +172,24 @@ async def test_an_error_arrives_without_the_field_of_later_versions(client: Clie
     contract.exchange = ""
     client.reqMktData(25, contract, "", False, False, [])
     assert "enter exchange" in (await client.hears("error", 321))["error"][2]
+
+
+async def test_it_gets_one_accounts_positions_and_profit(gateway: SimulatedGateway, client: Client) -> None:
+    """Messages of the several accounts of a login have their fields where version 157 expects them."""
+    client.reqPositionsMulti(26, "DU0000001", "")
+    heard = await client.hears("positionMultiEnd")
+    last = gateway.account.positions[-1]
+    req_id, account, _model, contract, quantity, avg_cost = heard["positionMulti"]
+    assert (req_id, account, contract.conId) == (26, "DU0000001", last.instrument.conid)
+    assert (quantity, avg_cost) == (last.quantity, last.avg_cost)
+    client.reqPnL(27, "DU0000001", "")
+    req_id, _daily, unrealized, _realized = (await client.hears("pnl"))["pnl"]
+    valued = [gateway.account.value(each).unrealized for each in gateway.account.positions]
+    assert (req_id, unrealized) == (27, pytest.approx(sum(valued), abs=0.01))
+
+
+async def test_it_gets_matching_symbols_without_the_fields_of_later_versions(client: Client) -> None:
+    """Description and issuer came with version 176."""
+    client.reqMatchingSymbols(28, "SPY")
+    req_id, (found,) = (await client.hears("symbolSamples"))["symbolSamples"]
+    assert (req_id, found.contract.symbol, found.derivativeSecTypes) == (28, "SPY", ["OPT"])

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     ErrorsOf = Callable[[ib_async.IB], Errors]
     Routed = Callable[[Instrument], ib_async.Contract]
 
-DEADLINE = 5.0  # seconds until a test that waits in vain fails
+DEADLINE = 20.0  # seconds until a test that waits in vain fails
 
 
 class Watch:
@@ -156,6 +156,23 @@ async def test_a_halted_symbol_is_quoted_no_more_until_it_resumes(
     await watch.settle()
     assert [each.halted for each in halted] == [0.0, 0.0]
     assert [(each.bid, each.ask, each.last) for each in halted] != prices
+
+
+async def test_frozen_data_becomes_live_when_the_market_opens(
+    watch: Watch, gateway: SimulatedGateway, option: Instrument, routed: Routed
+) -> None:
+    """A stream of type 2 is told that it is live from the open to the close, and frozen before and after."""
+    gateway.pre_market()
+    watch.ib.reqMarketDataType(2)
+    ticker = watch.ib.reqMktData(routed(option))
+    told = []
+    for change in (gateway.open_market, gateway.close_market):
+        await watch.after(60)
+        told.append(ticker.marketDataType)
+        change()
+    await watch.after(60)
+    assert [*told, ticker.marketDataType] == [2, 1, 2]
+    assert ticker.bid == gateway.market.quote(option.conid).bid
 
 
 # Market data

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from v6kit.clock import FakeClock
-from v6kit.gateway import Account, Event, Market, Scenario
+from v6kit.gateway import Account, Event, Market, Scenario, scenario
 from v6kit.gateway.naming import ContractName
 from v6kit.gateway.scenario import ACTIONS, ENDS, built_in
 
@@ -260,3 +260,11 @@ def test_a_contract_that_is_not_there_is_refused(
     with pytest.raises(ValueError, match="contract must") as refused:
         ContractName.parse(name).find(market, account)
     assert message in str(refused.value)
+
+
+def test_the_example_in_the_documentation_is_a_scenario(tmp_path: Path) -> None:
+    """What the module shows can be copied into a file and played."""
+    lines = (scenario.__doc__ or "").splitlines()
+    example = "\n".join(line[4:] for line in lines if line.startswith("    "))
+    halt = Event("halt", at="11:00", until="11:05", symbol="AAPL")
+    assert Scenario.load(written(tmp_path, example)) == Scenario([halt], start="2026-11-20 09:20")

@@ -70,6 +70,16 @@ async def test_a_client_that_stops_half_way_through_a_frame_is_waited_for(raw: R
     assert (await raw.receive())[:2] == ["15", "1"]
 
 
+@pytest.mark.parametrize("client_ids", [(-1,), (5, 6)], ids=["negative", "a second one"])
+async def test_a_log_in_that_ib_would_not_take_is_refused(
+    gateway: SimulatedGateway, raw: RawClient, client_ids: tuple[int, ...]
+) -> None:
+    """A client has one id of 0 or more as long as it is connected, so the lines that it holds are found again."""
+    raw.writer.write(HELLO + b"".join(frame(("71", "2", str(each), "")) for each in client_ids))
+    assert "startApi must come once, with a client id of 0 or more" in (await raw.receive_error())[4]
+    assert gateway.client_ids == [each for each in client_ids if each == 5]
+
+
 async def test_a_wrong_market_data_type_is_refused(raw: RawClient) -> None:
     """Types are 1 to 4."""
     raw.writer.write(HELLO + frame(("71", "2", "5", "")) + frame(("59", "1", "9")))

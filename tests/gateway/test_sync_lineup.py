@@ -291,7 +291,7 @@ async def test_four_hundred_active_contracts_share_a_hundred_lines(
     strategies = {index: legs_of(*held[4 * index : 4 * index + 4]) for index in range(100)}
     priorities = {leg.conid: 1 + index // 10 for index, legs in strategies.items() for leg in legs}
     lines = LineBudget(100, 10, snapshot_floor=4, clock=clock)
-    async with rigged(gateway, tmp_path, clock, lines=lines) as rig:
+    async with rigged(gateway, tmp_path, clock, lines=lines, snapshot_timeout=60.0) as rig:
         await asyncio.gather(
             *(
                 rig.registry.add_strategy(index, legs, "IRON_CONDOR", priority=1 + index // 10)

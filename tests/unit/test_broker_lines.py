@@ -248,19 +248,22 @@ async def test_a_stream_that_is_refused_when_it_is_restored_does_not_count_from_
     assert (lines.capacity, lines.streams) == (4, 4)
 
 
-async def test_a_snapshot_is_not_held_up_by_a_stream_that_may_not_have_the_line(clock: FakeClock):
-    """The budget shrank while a stream waited, so that the free line is one that streams have to leave."""
-    lines = LineBudget(3, 0, clock=clock, snapshot_floor=1)
+async def test_a_stream_that_waits_is_turned_away_when_the_budget_shrinks_below_it(clock: FakeClock):
+    """It would wait for a line that streams have to leave; the snapshot behind it has the line that is free."""
+    lines = LineBudget(4, 0, clock=clock, snapshot_floor=1)
     await lines.acquire_stream(1)
-    held = [await lines.acquire_snapshot(conid) for conid in (2, 3)]
-    stream = asked(lines.acquire_stream(4))
+    held = [await lines.acquire_snapshot(conid) for conid in (2, 3, 4)]
+    stays, goes = asked(lines.acquire_stream(5)), asked(lines.acquire_stream(6))
+    snapshot = asked(lines.acquire_snapshot(7))
     await settled()
-    lines.refused(held[1])
+    lines.refused(held[2])  # three lines are left, two of them for streams
+    assert await settled(stays, goes, snapshot) == [False, True, False]
+    with pytest.raises(LineLimitError, match="conid 6"):
+        await goes
     lines.release_snapshot(held[0])
-    assert lines.free == 1
-    async with asyncio.timeout(1):
-        await lines.acquire_snapshot(5)
-    stream.cancel()
+    lines.release_snapshot(held[1])
+    assert await settled(stays, snapshot) == [True, True]
+    assert (lines.streams, lines.snapshots, lines.waiting) == (2, 1, 0)
 
 
 async def test_one_line_is_always_tried(clock: FakeClock):

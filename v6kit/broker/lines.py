@@ -191,18 +191,14 @@ class LineBudget:
             Whether the line is new, so that the request has to be sent.
 
         Raises:
-            LineLimitError: Streams hold all the lines that they may have.
+            LineLimitError: Streams hold all the lines that they may have, or error 101 has left no more than that
+                during the wait.
         """
         if conid in self._streams:
             self._streams[conid].refcount += 1
             return False
-        room = self.stream_room
-        if self.streams + len(self._waiting["stream"]) >= room:
-            raise LineLimitError(
-                f"no market data line is free for a stream of conid {conid}: {self.streams} streams hold all {room} "
-                f"(limit {self.limit}, reserve {self.reserve}, capacity {self.capacity}); "
-                "remove a strategy, or raise the limit if the login has more lines"
-            )
+        if self.streams + len(self._waiting["stream"]) >= self.stream_room:
+            raise self._no_room(conid)
         await self._acquire("stream", conid)
         return True
 
@@ -265,6 +261,7 @@ class LineBudget:
             self.drop_stream(holder.conid)
         else:
             self.release_snapshot(holder)
+        self._turn_away()
 
     def admit(self) -> None:
         """Grant free lines to those who wait; call it now and then, because capacity grows with time alone too."""
@@ -274,6 +271,21 @@ class LineBudget:
                 conid, future = queue.popleft()
                 if not future.done():
                     future.set_result(self._grant(kind, conid))
+
+    def _turn_away(self) -> None:
+        """Refuse the streams for which there is no room any longer, the last ones first; others need not wait so."""
+        waiting = self._waiting["stream"]
+        while waiting and self.streams + len(waiting) > self.stream_room:
+            conid, future = waiting.pop()
+            if not future.done():
+                future.set_exception(self._no_room(conid))
+
+    def _no_room(self, conid: int) -> LineLimitError:
+        return LineLimitError(
+            f"no market data line is free for a stream of conid {conid}: {self.streams} streams hold all "
+            f"{self.stream_room} (limit {self.limit}, reserve {self.reserve}, capacity {self.capacity}); "
+            "remove a strategy, or raise the limit if the login has more lines"
+        )
 
     def _probes(self, shortage: Shortage) -> int:
         return int((self._clock.monotonic() - shortage.counted_from) // self.probe_interval)

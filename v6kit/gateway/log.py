@@ -154,7 +154,7 @@ class WireLog:
         Args:
             name: Of a request or an answer.
             count: How many; the next one is `log.received[name] + 1`.
-            seconds: Until it is given up.
+            seconds: Until it is given up, by the time of the loop on which it is awaited.
 
         Raises:
             TimeoutError: They did not come; says how many did.

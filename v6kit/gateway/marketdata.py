@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from v6kit.gateway import answers
-from v6kit.gateway.answers import DELAYED, LIVE, Message
+from v6kit.gateway.answers import DELAYED, DELAYED_FROZEN, FROZEN, LIVE, Message
 from v6kit.gateway.listing import FARMS
 from v6kit.gateway.market import min_tick
 from v6kit.gateway.wire import Answer
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 DELAYED_FOLLOWS = 10167
 COMPETING_SESSION = 10197
+THAWED = {FROZEN: LIVE, DELAYED_FROZEN: DELAYED}
+"""What frozen data becomes while the market is open. Source: IB's notes on market data types: the gateway switches by
+itself, and says so."""
 SNAPSHOTS_EXCEEDED = "Snapshot requests limitation exceeded:{limit} per 1 second(s)"
 
 
@@ -76,7 +79,6 @@ class MarketData:
         silent = instrument.conid in self._shared.faults.silent_conids
         if not silent:
             self._session.send(
-                (Answer.MARKET_DATA_TYPE, 1, request.req_id, data_type),
                 (Answer.TICK_REQ_PARAMS, request.req_id, min_tick(instrument.sec_type, 0.0), "SIM", 3),
                 *self._news(request.req_id, stream),
             )
@@ -167,8 +169,12 @@ class MarketData:
         if not self._flows(stream.conid):
             return []
         market = self._shared.market
+        data_type = THAWED.get(stream.data_type, stream.data_type) if market.is_open else stream.data_type
         quote = market.quote(stream.conid)
-        fresh = answers.ticks(req_id, quote, stream.data_type, is_open=market.is_open)
+        fresh = [
+            (Answer.MARKET_DATA_TYPE, 1, req_id, data_type),
+            *answers.ticks(req_id, quote, data_type, is_open=market.is_open),
+        ]
         changed = [message for message in fresh if message not in stream.sent]
         stream.sent = frozenset(fresh)
         return changed
