@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from v6kit.positions import PositionBook
     from v6kit.queue import Outcome, PositionQueue
     from v6kit.registry import StrategyRegistry
-    from v6kit.sync import Candidate, PositionStreamer, QueueWorker, default_policy
+    from v6kit.sync import Candidate, PositionStreamer, QueueWorker, Targets, default_policy
 
 # Imported when they are first used, so that `import v6kit` stays fast and pulls in neither ib_async nor ipywidgets.
 _HOMES = {
@@ -59,6 +59,7 @@ _HOMES = {
     "SimulatedGateway": "gateway",
     "StrategyRegistry": "registry",
     "TableHistory": "history",
+    "Targets": "sync",
     "allow_blocking_ib": "notebook",
     "default_policy": "sync",
     "open": "desk",
@@ -94,6 +95,7 @@ __all__ = [
     "StrategyRegistry",
     "TableHistory",
     "TableMissingError",
+    "Targets",
     "UnsafeStorageError",
     "V6KitError",
     "VersionUnavailableError",

@@ -117,6 +117,13 @@ class BookState:
 
     def __init__(self) -> None:
         self.rows: dict[Key, BookRow] = {}
+        self._order: list[Key] | None = None
+
+    def in_order(self) -> list[BookRow]:
+        """Return all rows by account and conid; the order is kept until a position comes or goes."""
+        if self._order is None:
+            self._order = sorted(self.rows)
+        return [self.rows[key] for key in self._order]
 
     def held(self) -> list[Rows[BookRow]]:
         """Return all rows."""
@@ -126,6 +133,8 @@ class BookState:
         """Take rows in; return what takes exactly these back."""
         rows = SPEC.to_rows(rows) if isinstance(rows, pl.DataFrame) else rows
         before = [((row.account, row.conid), self.rows.get((row.account, row.conid))) for row in rows]
+        if any(earlier is None or row.position == 0 for row, (_, earlier) in zip(rows, before, strict=True)):
+            self._order = None
         for row in rows:
             if row.position == 0:
                 self.rows.pop((row.account, row.conid), None)
@@ -133,6 +142,7 @@ class BookState:
                 self.rows[row.account, row.conid] = row
 
         def take_back() -> None:
+            self._order = None
             for key, earlier in reversed(before):
                 self.rows.pop(key, None)
                 if earlier is not None:
@@ -197,7 +207,7 @@ class PositionBook(LedgerTable[BookRow, BookState]):
 
     def rows(self) -> list[BookRow]:
         """Return every position that is held, as this process knows it, by account and conid; no I/O."""
-        return self.ledger.read(lambda state: [state.rows[key] for key in sorted(state.rows)])
+        return self.ledger.read(lambda state: state.in_order())
 
     def current(self) -> pl.DataFrame:
         """Return every position that is held: one row each, columns as the table's, by account and conid; no I/O."""

@@ -177,7 +177,7 @@ async def test_it_says_that_it_is_simulated() -> None:
     ("arguments", "error", "text"),
     [
         ({"positions": -1}, ValueError, "positions must be at least 0, got -1"),
-        ({"positions": 2001}, ValueError, "positions must be at most 2000, got 2001"),
+        ({"positions": 5501}, ValueError, "positions must be at most 5500, got 5501"),
         ({"positions": "many"}, TypeError, "positions must be an integer, got 'many'"),
         ({"port": 70_000}, ValueError, "port must be 0 to 65535, got 70000"),
         ({"host": ""}, ValueError, "host must not be empty"),

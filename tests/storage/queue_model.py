@@ -39,6 +39,7 @@ class Request(NamedTuple):
     attempt: int
     max_attempts: int
     available_at: datetime
+    due_at: datetime
     claim_id: str | None
     worker_id: str | None
     lease_until: datetime | None
@@ -122,7 +123,7 @@ class QueueModel:
     # --- putting in ----------------------------------------------------------------------------------------------
 
     def insert_many(self, wanted: Sequence[Mapping[str, Any]], *, came_back: object) -> list[str]:
-        """A contract that has a live request gets no second one, but a better priority; all others are new."""
+        """A contract that has a live request gets no second one, but what is better of priority and due_at."""
         ids = came_back if isinstance(came_back, list) else []
         live = {request.contract: known for known, request in self.requests.items() if request.status in LIVE}
         older = [known for known, request in self.requests.items() if age(request) < milliseconds(self.now)]
@@ -133,9 +134,11 @@ class QueueModel:
             if contract not in live:
                 live[contract] = self.new_request(item, ids[index] if index < len(ids) else UNKNOWN)
             request = self.requests[live[contract]]
-            if item["priority"] < request.priority:
+            better = min(item["priority"], request.priority)
+            earlier = min(item.get("due_at") or request.due_at, request.due_at)
+            if (better, earlier) != (request.priority, request.due_at):
                 is_new = request.change == "INSERT" and request.request_id in self.changes
-                self.change(request, "INSERT" if is_new else "PRIORITISE", priority=item["priority"])
+                self.change(request, "INSERT" if is_new else "PRIORITISE", priority=better, due_at=earlier)
             answer.append(live[contract])
         return answer
 
@@ -148,7 +151,7 @@ class QueueModel:
             Request(
                 request_id, item["conid"], item["symbol"], item["priority"], "PENDING", self.now, None,
                 item.get("account", ""), 0, item["max_attempts"], item.get("available_at") or self.now,
-                None, None, None, "INSERT",
+                item.get("due_at") or self.now, None, None, None, "INSERT",
             ),
             "INSERT",
         )  # fmt: skip
@@ -159,13 +162,13 @@ class QueueModel:
     def get_batch(
         self, who: Steward, limit: int, priority: int | None, lease: timedelta, *, came_back: object
     ) -> list[Request]:
-        """What is due, best priority first, then oldest; what is out of attempts fails on the way."""
+        """Best priority first, then what was due first; what is out of attempts fails on the way."""
         if self.paused:
             return []
         tokens = [item.claim_id for item in came_back] if isinstance(came_back, list) else []
         due = [one for one in self.requests.values() if one.is_due(self.now) and priority in (None, one.priority)]
         batch: list[Request] = []
-        for request in sorted(due, key=lambda one: (self.rank(one, who), one.request_id)):
+        for request in sorted(due, key=lambda one: (self.rank(one, who), one.due_at, one.request_id)):
             if len(batch) == limit:
                 break
             if request.attempt >= request.max_attempts:
@@ -183,8 +186,8 @@ class QueueModel:
         return batch
 
     def rank(self, request: Request, who: Steward) -> int:
-        """Return the priority that counts: for a worker that lets nothing starve, what has waited long is urgent."""
-        if who.aging_after is not None and age(request) < milliseconds(self.now - who.aging_after):
+        """Return the priority that counts: for a worker that lets nothing starve, what was due long ago is urgent."""
+        if who.aging_after is not None and request.due_at < self.now - who.aging_after:
             return 1
         return request.priority
 
@@ -352,7 +355,7 @@ class QueueModel:
         """Return what `stats()` says of a handle that holds these rows."""
         rows = list(held)
         live = [row for row in rows if row["status"] in LIVE]
-        waiting = [row["created_at"] for row in live if row["status"] == "PENDING"]
+        waiting = [row["due_at"] for row in live if row["status"] == "PENDING"]
         statuses = (*LIVE, "SUCCESS", "FAILED", "CANCELLED")
         ended = [row["updated_at"] for row in rows if row["status"] not in LIVE]
         return {
@@ -361,7 +364,7 @@ class QueueModel:
                 number: sum(row["priority"] == number for row in live)
                 for number in sorted({row["priority"] for row in live})
             },
-            "oldest_pending": now - min(waiting) if waiting else None,
+            "oldest_pending": max(now - min(waiting), timedelta(0)) if waiting else None,
             "expired_leases": sum(row["status"] == "PROCESSING" and row["lease_until"] <= now for row in live),
             "retries": sum(max(row["attempt"] - 1, 0) for row in rows),
             "finished_last_minute": sum(at >= now - timedelta(minutes=1) for at in ended),

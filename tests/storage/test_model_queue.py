@@ -30,8 +30,10 @@ HELD = 6
 # --- what Hypothesis draws ----------------------------------------------------------------------------------------
 
 
-def item(conid: int, *, priority: int, account: str, max_attempts: int, wait: int | None) -> dict[str, Any]:
-    """Return what is to be queued, available so many seconds from now."""
+def item(
+    conid: int, *, priority: int, account: str, max_attempts: int, wait: int | None = None, due: int | None = None
+) -> dict[str, Any]:
+    """Return what is to be queued, available and due so many seconds from now."""
     return {
         "conid": conid,
         "symbol": "SPY",
@@ -39,6 +41,7 @@ def item(conid: int, *, priority: int, account: str, max_attempts: int, wait: in
         "account": account,
         "max_attempts": max_attempts,
         "available_at": wait,
+        "due_at": due,
     }
 
 
@@ -60,6 +63,7 @@ ITEMS = st.builds(
     account=st.sampled_from(("", "U1")),
     max_attempts=st.sampled_from((2, 1, 3)),
     wait=st.sampled_from((None, None, None, -60, 30, 600)),
+    due=st.sampled_from((None, None, -60, -3600, 30)),
 )
 # Whom a call is about: an item as it was handed out once, its id, any request's id, or nobody; counted from the newest.
 TARGETS = st.tuples(st.sampled_from(("item", "item", "id", "any")), st.integers(0, 7))
@@ -121,7 +125,7 @@ class QueueMachine(LedgerMachine):
         self.held: list[dict[str, str]] = [{}, {}]  # what each worker has claimed and not ended
         self.ended: list[dict[str, str]] = [{}, {}]  # what it has ended
         self.start()
-        wanted = [item(conid, priority=2, account=str(conid), max_attempts=2, wait=None) for conid in range(1, 6)]
+        wanted = [item(conid, priority=2, account=str(conid), max_attempts=2) for conid in range(1, 6)]
         self.play((0, [Call("insert_many", (wanted,))]))
 
     def make(self, index: int) -> PositionQueue:
@@ -170,7 +174,7 @@ class QueueMachine(LedgerMachine):
     def come_late(self, on: int, seconds: float, how: str, ends: list[End], *, at_once: bool) -> None:
         """Be so slow that another worker claims the same; then settle that, together with what is still held."""
         claim = Call("get_batch", (4,), {"priority": None, "lease": timedelta(seconds=60)})
-        wanted = [item(conid, priority=1, account="", max_attempts=3, wait=None) for conid in (1, 2, 3)]
+        wanted = [item(conid, priority=1, account="", max_attempts=3) for conid in (1, 2, 3)]
         self.play((on, [Call("insert_many", (wanted[:2],))]))
         self.play((on, [claim]))
         mine = self.last.answer
@@ -200,8 +204,9 @@ class QueueMachine(LedgerMachine):
         if not self.small and len(self.journal) > count:
             return  # once is enough
         rows = [
-            {"conid": conid, "symbol": "QQQ", "priority": priority, "max_attempts": 2}
+            {"conid": conid, "symbol": "QQQ", "priority": priority, "max_attempts": 2} | due
             for conid in [first, *range(first, first + count)]
+            for due in ({"due_at": -conid % 4} if count % 3 else {},)
         ]
         self.play((on, [Call("insert_many", (rows,), {"frame": is_frame})]))
         if first % 2:
@@ -272,8 +277,8 @@ class QueueMachine(LedgerMachine):
 
     def dated(self, item: dict[str, Any]) -> dict[str, Any]:
         """Return an item whose time is an instant."""
-        wait = item.get("available_at")
-        return item if wait is None else item | {"available_at": self.clock.now() + timedelta(seconds=wait)}
+        waits = {name: item[name] for name in ("available_at", "due_at") if item.get(name) is not None}
+        return item | {name: self.clock.now() + timedelta(seconds=wait) for name, wait in waits.items()}
 
     def target(self, drawn: tuple[str, int] | QueuedPosition) -> QueuedPosition | str:
         """Return whom a call is about."""
@@ -412,7 +417,7 @@ def by_seq(row: Row) -> int:
 
 def by_urgency(row: Row) -> tuple[Any, ...]:
     """Sort as `current` promises."""
-    return row["status"] not in LIVE, row["priority"], row["created_at"], row["request_id"]
+    return row["status"] not in LIVE, row["priority"], row["due_at"], row["request_id"]
 
 
 @pytest.mark.usefixtures("no_turns")  # writers are to meet

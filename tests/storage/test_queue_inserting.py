@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections import namedtuple
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
 from deltalake import DeltaTable
-from v6kit.queue import PositionQueue, Status
+from v6kit.ledger import Decision
+from v6kit.queue import PositionQueue, QueuedPosition, Status
 from v6kit.queue.requests import SPEC
 
 
@@ -248,3 +252,83 @@ async def test_available_at_keeps_a_request_back(queue, clock):
     assert await queue.get_batch() == []
     clock.advance(30)
     assert [item.conid for item in await queue.get_batch()] == [1]
+
+
+@pytest.mark.parametrize("rows", [6, 3_000])
+async def test_within_a_priority_what_is_due_first_is_claimed_first(make_queue, queue, clock, rows):
+    """Whatever the order of inserting; without a due_at, it is the moment of the insert. Another handle agrees."""
+    items = [
+        {"conid": conid, "symbol": "SPY", "due_at": clock.now() - timedelta(seconds=conid * 7919 % rows)}
+        for conid in range(1, rows + 1)
+    ]
+    await queue.insert_many(items)
+    await queue.insert(rows + 1, "LAST")
+    await queue.insert(rows + 2, "FIRST", 1)
+    expected = [rows + 2, *(item["conid"] for item in sorted(items, key=lambda item: item["due_at"])), rows + 1]
+    assert queue.current()["conid"].to_list() == expected
+    first, *rest = await make_queue().get_batch(4)
+    assert [item.conid for item in (first, *rest, *await queue.get_batch(rows))] == expected
+
+
+@pytest.mark.parametrize("rows", [6, 3_000])
+async def test_an_earlier_due_at_is_taken_over_and_a_later_one_is_not(queue, clock, rows):
+    """So what has become urgent moves up; a claim is not disturbed by it."""
+    ids = await queue.insert_many([{"conid": conid, "symbol": "SPY"} for conid in range(1, rows + 1)])
+    early, late = (clock.now() + timedelta(seconds=seconds) for seconds in (-5, 5))
+    again = [
+        {"conid": conid, "symbol": "SPY", "due_at": early if conid % 3 == 0 else late} for conid in range(1, rows + 1)
+    ]
+    assert await queue.insert_many(again) == ids
+    hastened = queue.current().filter(change="PRIORITISE")
+    assert (hastened["conid"] % 3).unique().to_list() == [0]
+    assert hastened.height == rows // 3
+    (item,) = await queue.get_batch(1)
+    assert (item.conid, item.due_at) == (3, early)
+    before = version(queue)
+    await queue.insert_many(again)
+    assert version(queue) == before, "nothing is sooner than it was"
+    await queue.insert(3, "SPY", due_at=early - timedelta(seconds=1))
+    await queue.mark_retry(item, "timed out", timedelta(seconds=1))
+    clock.advance(1)
+    (item,) = await queue.get_batch(1)
+    assert (item.conid, item.due_at) == (3, early - timedelta(seconds=1)), "it is overdue all the more"
+
+
+async def test_a_due_at_without_zone_is_refused(queue, clock):
+    """As every other instant."""
+    with pytest.raises(ValueError, match="due_at must be an aware datetime"):
+        await queue.insert(1, "SPY", due_at=clock.now().replace(tzinfo=None))
+
+
+class OldState:
+    """Holds nothing: these rows are only written."""
+
+    def apply(self, _rows: object) -> Callable[[], None]:
+        """Take rows in."""
+        return lambda: None
+
+    def held(self) -> list[object]:
+        """Return nothing."""
+        return []
+
+
+@pytest.mark.parametrize("rows", [5, 3_000])
+async def test_a_queue_from_before_due_at_is_migrated(make_ledger, make_queue, clock, rows):
+    """By adding the column: old requests count as due since they were inserted, and what had failed can be redriven."""
+    old_row = namedtuple("OldRow", [name for name in QueuedPosition._fields if name != "due_at"])  # noqa: PYI024
+    columns = {name: kind for name, kind in SPEC.columns.items() if name != "due_at"}
+    old = make_ledger(spec=replace(SPEC, version=1, columns=columns, row=old_row), new_state=OldState)
+    template = make_queue(uri=f"{old.uri}-template")
+    await template.insert_many([{"conid": conid, "symbol": "OLD"} for conid in range(1, rows + 1)])
+    (failed,) = await template.get_batch(1)
+    await template.mark_failed(failed, "no such contract")
+    written = [old_row(**{name: row[name] for name in old_row._fields}) for row in template.current().to_dicts()]
+    old.submit(lambda _state, _moment: Decision(written, None)).result()
+    old.close()
+    clock.advance(10)
+    queue = make_queue()
+    await queue.insert(9_999, "NEW", due_at=clock.now() - timedelta(seconds=11))
+    assert [item.conid for item in await queue.get_batch(3)] == [9_999, 2, 3]
+    (again,) = await queue.redrive()
+    assert (again.conid, again.due_at) == (1, again.created_at)
+    assert DeltaTable(queue.uri).metadata().configuration["v6kit.schema"] == "position_queue/2"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
@@ -23,20 +23,35 @@ def rows(count: int, *, account: str = "", priority: int = 2) -> list[QueuedPosi
     """Return pending requests, oldest first."""
     return [
         QueuedPosition(
-            known, conid, "SPY", priority, "PENDING", START, None, account, 0, 5, START, None, None, None, "INSERT"
+            known,
+            conid,
+            "SPY",
+            priority,
+            "PENDING",
+            START,
+            None,
+            account,
+            0,
+            5,
+            START,
+            START,
+            None,
+            None,
+            None,
+            "INSERT",
         )
         for conid, known in enumerate(RequestIds().take(count, START), 1)
     ]
 
 
-def test_blocks_come_out_oldest_first():
-    """The head tells which id is next without making a row."""
+def test_blocks_come_out_in_turn():
+    """The head tells which request is next without making a row."""
     made = rows(10)
     held = Bulk(SPEC.to_frame(made))
     assert len(held) == 10
-    assert held.head == made[0].request_id
+    assert held.head == made[0].turn
     assert held.take_head() == made[:4]
-    assert held.head == made[4].request_id
+    assert held.head == made[4].turn
     assert held.take_head() == made[4:8]
     assert held.take_head() == made[8:]
     assert (held.head, held.take_head(), len(held)) == (None, [], 0)
@@ -53,7 +68,7 @@ def test_the_block_around_a_request_can_be_taken_out():
     assert SPEC.to_rows(pl.concat(held.rest())) == made[:4] + made[8:]
     assert len(held) == 6
     assert held.take_head() == made[:4]
-    assert held.head == made[8].request_id
+    assert held.head == made[8].turn
 
 
 def test_a_frame_is_split_by_account_and_priority_and_sorted():
@@ -65,3 +80,15 @@ def test_a_frame_is_split_by_account_and_priority_and_sorted():
         ids = [row.request_id for row in part.take_head()]
         assert ids == sorted(ids)
     assert split(SPEC.empty()) == []
+
+
+def test_what_is_due_first_comes_out_first_and_is_found_by_its_id():
+    """Whatever the order of the ids."""
+    made = [row._replace(due_at=START - timedelta(seconds=number % 5)) for number, row in enumerate(rows(10))]
+    (held,) = split(SPEC.to_frame(made))
+    in_turn = sorted(made, key=lambda row: row.turn)
+    assert held.head == in_turn[0].turn
+    assert held.take_around(in_turn[5].request_id) == in_turn[4:8]
+    assert held.take_head() == in_turn[:4]
+    assert held.take_around("nobody") == held.take_around(in_turn[4].request_id) == []
+    assert held.head == in_turn[8].turn

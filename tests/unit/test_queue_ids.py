@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from v6kit.queue.ids import RequestIds, lowest_id
+from v6kit.queue.ids import RequestIds
 
 START = datetime(2026, 11, 20, 14, 30, tzinfo=UTC)
 
@@ -59,11 +59,3 @@ def test_ids_increase_even_if_the_clock_goes_back(steps):
 def test_no_ids_are_made_when_none_are_wanted():
     """Zero is a number."""
     assert RequestIds().take(0, START) == []
-
-
-def test_the_lowest_id_of_an_instant_separates_older_from_newer():
-    """What was made before sorts before it, what was made then or later does not."""
-    ids = RequestIds()
-    (before,) = ids.take(1, START - timedelta(milliseconds=1))
-    (then,) = ids.take(1, START)
-    assert before < lowest_id(START) <= then

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from v6kit.queue import Status, bulk
 from v6kit.queue import state as state_module
-from v6kit.queue.ids import RequestIds, lowest_id
+from v6kit.queue.ids import RequestIds
 from v6kit.queue.requests import LIVE, SPEC, QueuedPosition
 from v6kit.queue.state import QueueState
 
@@ -37,9 +37,9 @@ class Model:
         self, now: datetime, limit: int, priority: int | None = None, aging_after: timedelta | None = None
     ) -> list[str]:
         """Return who is next."""
-        aged = lowest_id(now - aging_after) if aging_after else ""
+        aged = now - aging_after if aging_after else START - timedelta(days=1)
         rows = [row for row in self.rows.values() if row.is_due(now) and priority in (None, row.priority)]
-        rows.sort(key=lambda row: (1 if row.request_id < aged else row.priority, row.request_id))
+        rows.sort(key=lambda row: (1 if row.due_at < aged else row.priority, row.due_at, row.request_id))
         return [row.request_id for row in rows[:limit]]
 
 
@@ -51,8 +51,8 @@ class World:
         self.now, self.seq, self.conid = START, 0, 0
         self.ids = RequestIds()
 
-    def new(self, count: int, priority: int, delay: int) -> list[QueuedPosition]:
-        """Return requests that were just inserted."""
+    def new(self, count: int, priority: int, delay: int, due: int = 0) -> list[QueuedPosition]:
+        """Return requests that were just inserted, due that many seconds ago, the later ones even earlier."""
         made = []
         for known in self.ids.take(count, self.now):
             self.conid += 1
@@ -69,6 +69,7 @@ class World:
                     0,
                     5,
                     self.now + delay * SECOND,
+                    self.now - (due + len(made)) * SECOND if due else self.now,
                     None,
                     None,
                     None,
@@ -86,7 +87,8 @@ class World:
     def changes(self, verb: str, pick: int, count: int, number: int) -> list[QueuedPosition]:
         """Return the rows of one change, stamped."""
         if verb.startswith("insert"):
-            rows = self.new(count, 1 + number % 3, 1 + number if verb == "insert later" else 0)
+            delay, due = (1 + number if verb == f"insert {what}" else 0 for what in ("later", "overdue"))
+            rows = self.new(count, 1 + number % 3, delay, due)
         else:
             rows = [row._replace(change=verb.upper()) for row in self.changed(verb, pick, count, number)]
         return self.stamp(rows, self.seq + 1)
@@ -108,6 +110,7 @@ class World:
             "cancel": (("PENDING", "PROCESSING"), {"status": "CANCELLED"}),
             "redrive": (("FAILED",), {"status": "PENDING", "attempt": 0, "available_at": self.now}),
             "prioritise": (("PENDING", "PROCESSING"), {"priority": 1 + number % 3}),
+            "hasten": (("PENDING", "PROCESSING"), {"due_at": self.now - number * SECOND}),
         }[verb]
         return [row._replace(**fields) for row in self.some(pick, count, *statuses)]
 
@@ -145,8 +148,8 @@ class World:
         assert stats.by_status == {status: sum(row.status == status for row in rows) for status in Status}
         live = [row.priority for row in rows if row.status in LIVE]
         assert stats.by_priority == {number: live.count(number) for number in sorted(set(live))}
-        waiting = [row.created_at for row in rows if row.status == "PENDING"]
-        assert stats.oldest_pending == (self.now - min(waiting) if waiting else None)
+        waiting = [row.due_at for row in rows if row.status == "PENDING"]
+        assert stats.oldest_pending == (max(self.now - min(waiting), 0 * SECOND) if waiting else None)
         assert stats.expired_leases == sum(row.status == "PROCESSING" and row.is_due(self.now) for row in rows)
         assert stats.retries == sum(max(row.attempt - 1, 0) for row in rows)
         minute = self.now - timedelta(minutes=1)
@@ -159,8 +162,8 @@ def held(state: QueueState) -> list[QueuedPosition]:
 
 
 VERBS = [
-    "insert", "insert later", "claim", "claim", "succeed", "fail", "retry", "release", "extend", "cancel", "redrive",
-    "prioritise",
+    "insert", "insert later", "insert overdue", "claim", "claim", "succeed", "fail", "retry", "release", "extend",
+    "cancel", "redrive", "prioritise", "hasten",
 ]  # fmt: skip
 STEPS = st.lists(
     st.fixed_dictionaries(

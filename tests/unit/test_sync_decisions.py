@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import polars as pl
 import pytest
@@ -23,6 +23,7 @@ from v6kit.errors import BrokerError, GatewayUnavailableError, LineLimitError, R
 from v6kit.positions import BookRow, merge
 from v6kit.queue import QueuedPosition, Status
 from v6kit.sync import decisions
+from v6kit.sync.freshness import Targets
 from v6kit.sync.inflow import Inflow
 from v6kit.sync.report import report
 
@@ -60,7 +61,22 @@ def leg(conid: int) -> ActiveContract:
 def item(conid: int = 1, attempt: int = 1, account: str = "DU1") -> QueuedPosition:
     """Return a claimed request."""
     return QueuedPosition(
-        f"r{conid}", conid, "S", 2, "PROCESSING", NOW, None, account, attempt, 5, NOW, "claim", "me", LATER, "CLAIM"
+        f"r{conid}",
+        conid,
+        "S",
+        2,
+        "PROCESSING",
+        NOW,
+        None,
+        account,
+        attempt,
+        5,
+        NOW,
+        NOW,
+        "claim",
+        "me",
+        LATER,
+        "CLAIM",
     )
 
 
@@ -71,36 +87,105 @@ def test_active_contracts_stream_held_or_not():
     assert wanted[1].exchange == "ARCA"
 
 
-def queued(*rows: BookRow, **sets: set[int]) -> dict[int, object]:
-    """Return what is queued of these rows, conid to priority."""
-    chosen = {"streams": set(), "parked": set(), "demoted": set(), "ended": set()} | sets
-    made = decisions.to_queue(rows, due_before=NOW - timedelta(seconds=60), **chosen)
-    return {each["conid"]: each["priority"] for each in made}
+def queued(
+    *rows: BookRow, active: set[int] = frozenset(), now: datetime = NOW, lead: float = 0.0, **sets: object
+) -> dict[int, tuple[int, float]]:
+    """Return what is queued of these rows: conid to priority, and since how many seconds it is due."""
+    chosen = {"streams": set(), "parked": set(), "in_vain": {}} | sets
+    made = decisions.to_queue(
+        rows,
+        now=now,
+        targets=Targets(active=15, other=60),
+        is_active=active.__contains__,
+        lead=timedelta(seconds=lead),
+        **chosen,
+    )
+    return {each.row.conid: (each.priority, (now - each.due_at).total_seconds()) for each in made}
+
+
+def ago(seconds: float) -> datetime:
+    """Return an instant."""
+    return NOW - timedelta(seconds=seconds)
 
 
 def test_what_neither_streams_nor_is_fresh_is_queued():
-    """Old, stale, refused and never quoted positions are due; a valuation of the portfolio is no quote."""
-    old = NOW - timedelta(seconds=60)
+    """Old, stale, refused and never quoted ones, valuations of the portfolio, quotes of streams that have ended."""
     rows = [
-        row(1),
-        row(2, received_at=old),
-        row(3, quality="stale"),
-        row(4, quality="error"),
-        row(5, source=None, received_at=None, quality=None),
-        row(6, source="portfolio", quality="partial"),
-        row(7, source="stream", quality="partial"),
+        row(1, received_at=ago(59)),
+        row(2, received_at=ago(70), requested_at=ago(71)),
+        row(3, quality="stale", received_at=ago(5), requested_at=ago(6)),
+        row(4, quality="error", received_at=None, requested_at=None, updated_at=ago(4)),
+        row(5, source=None, received_at=None, requested_at=None, quality=None, updated_at=ago(3)),
+        row(6, source="portfolio", quality="partial", received_at=ago(2), requested_at=None),
+        row(7, source="stream", received_at=ago(1), requested_at=ago(900)),
     ]
-    assert queued(*rows) == dict.fromkeys((2, 3, 4, 5, 6), 2)
+    assert queued(*rows) == {2: (2, 10), 3: (2, 5), 4: (2, 4), 5: (2, 3), 6: (2, 2), 7: (2, 1)}
 
 
 def test_streams_and_parked_contracts_are_not_queued():
     """Neither needs a snapshot, however old its row is."""
-    assert queued(row(1, received_at=None), row(2, received_at=None), streams={1}, parked={2}) == {}
+    rows = row(1, received_at=None, updated_at=ago(9)), row(2, received_at=None, updated_at=ago(9))
+    assert queued(*rows, streams={1}, parked={2}) == {}
 
 
-def test_a_demoted_contract_goes_first_and_an_ended_stream_at_once():
-    """Both although their quotes are fresh."""
-    assert queued(row(1), row(2), row(3), demoted={1}, ended={2}) == {1: 1, 2: 2}
+def test_an_active_contract_without_a_stream_has_a_target_of_its_own_and_goes_first():
+    """Within one target what is most overdue has the earliest due_at."""
+    rows = [row(conid, received_at=ago(20 + conid), requested_at=ago(20 + conid)) for conid in (1, 2, 3)]
+    assert queued(*rows, active={1, 2}) == {1: (1, 6), 2: (1, 7)}
+
+
+def test_what_is_due_within_the_lead_is_queued_but_not_before_half_its_target():
+    """So that it is refreshed by the time that it is due, and lines are left to those that need them."""
+    rows = [row(conid, received_at=ago(60 - conid), requested_at=ago(60 - conid)) for conid in (3, 8, 31)]
+    assert queued(*rows, lead=7) == {3: (2, -3)}
+    assert queued(*rows, lead=600) == {3: (2, -3), 8: (2, -8)}
+
+
+def test_a_request_in_vain_gives_its_position_a_rest_of_one_target():
+    """Whether the request failed or came back without a price; news of the position ends the rest."""
+    never = row(1, source=None, received_at=None, requested_at=None, quality=None, updated_at=ago(500))
+    assert queued(never) == {1: (2, 500)}
+    assert queued(never, in_vain={("DU1", 1): ago(10)}) == {}
+    assert queued(never, in_vain={("DU1", 1): ago(70)}) == {1: (2, 10)}
+    assert queued(never._replace(updated_at=ago(5), change="POSITION"), in_vain={("DU1", 1): ago(10)}) == {1: (2, 5)}
+    closed = row(2, received_at=ago(3_000), requested_at=ago(10), updated_at=ago(9))
+    assert queued(closed) == queued(closed._replace(quality="stale")) == {}
+    assert queued(closed._replace(requested_at=ago(60))) == {2: (2, 0)}
+
+
+def test_only_news_is_queued():
+    """What waits already is queued again for a better priority or an earlier due_at; what is in flight never."""
+    due = [decisions.Due(row(1), 1, NOW)]
+    known = item()._replace(status="PENDING", priority=1, due_at=NOW)
+    for live, is_news in [
+        (known, False),
+        (known._replace(priority=2), True),
+        (known._replace(due_at=LATER), True),
+        (known._replace(due_at=ago(1)), False),
+        (known._replace(status="PROCESSING", priority=2, due_at=LATER), False),
+    ]:
+        assert bool(decisions.news(due, {("DU1", 1): live})) is is_news
+    assert decisions.news(due, {}) == [decisions.Wanted(1, "S1", 1, "DU1", due_at=NOW)]
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "lines", "waiting", "room", "low", "low_soon"),
+    [
+        (50, 50, 0, 50, True, True),
+        (50, 50, 25, 25, True, False),
+        (50, 50, 26, 24, False, False),
+        (50, 4, 0, 8, True, True),
+        (50, 4, 5, 3, False, False),
+        (50, 4, 4, 4, True, False),
+        (50, 0, 0, 2, True, True),
+        (3, 60, 1, 2, True, False),
+        (50, 60, 70, 0, False, False),
+    ],
+)
+def test_a_worker_holds_as_much_as_its_lines_will_soon_take(batch_size, lines, waiting, room, low, low_soon):  # noqa: PLR0917
+    """At most a batch, and two for each line; it claims again at half of that, or when nothing is left."""
+    hand = decisions.Hand(batch_size, lines, waiting)
+    assert (hand.room, hand.is_low(soon=False), hand.is_low(soon=True)) == (room, low, low_soon)
 
 
 def test_requests_that_wait_for_what_streams_are_superseded():

@@ -180,6 +180,11 @@ class Broker:
         return None
 
     @property
+    def pace(self) -> float:
+        """Messages per second that go out at most: fewer than asked for a while after error 100."""
+        return self._pacer.rate
+
+    @property
     def is_simulated(self) -> bool:
         """Whether the gateway said that it is the simulated one."""
         return self._inbox.is_simulated

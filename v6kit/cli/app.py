@@ -84,7 +84,7 @@ Lake = Annotated[
     str, typer.Argument(help="The lake: a folder, or a URI such as s3://bucket/lake (credentials: environment).")
 ]
 ClientId = Annotated[int, typer.Option(min=1, help="Our id at the gateway; one per program.")]
-Positions = Annotated[int, typer.Option(min=0, max=2000, help="Positions in the simulated account.")]
+Positions = Annotated[int, typer.Option(min=0, max=5500, help="Positions in the simulated account.")]
 Seed = Annotated[int, typer.Option(min=0, help="Names the simulated market and account; the same one repeats them.")]
 Accounts = Annotated[
     list[str] | None,
@@ -99,7 +99,7 @@ def demo(
     lake: Annotated[
         Path | None, typer.Option(help="A folder to keep the tables in; made if need be. Default: a new temporary one.")
     ] = None,
-    positions: Annotated[int, typer.Option(min=1, max=2000, help="Positions in the simulated account.")] = 500,
+    positions: Annotated[int, typer.Option(min=1, max=5500, help="Positions in the simulated account.")] = 500,
     strategies: Annotated[int, typer.Option(min=0, help="Iron condors to register as active: four legs each.")] = 10,
     line_limit: LineLimit = 100,
     seed: Seed = 7,

@@ -13,7 +13,7 @@ from contextlib import aclosing
 from dataclasses import asdict
 
 from v6kit.cli import terminal
-from v6kit.cli.demo_pass import ONE_PASS_SECONDS, Pass, Report, Settings
+from v6kit.cli.demo_pass import ONE_PASS, ONE_PASS_SECONDS, Pass, Report, Settings
 from v6kit.cli.demo_view import View
 from v6kit.clock import Clock
 from v6kit.contracts import Leg
@@ -56,6 +56,7 @@ async def _one_pass(lake: str, settings: Settings, view: View, *, as_json: bool)
             line_limit=settings.line_limit,
             line_reserve=settings.line_reserve,
             sync_interval=ONE_PASS_SECONDS,
+            targets=ONE_PASS,
         )
     async with desk:
         this = Pass(desk, gateway, opened_at)

@@ -21,12 +21,13 @@ from v6kit.errors import QueueError
 from v6kit.gateway import SimulatedGateway
 from v6kit.positions import BookRow
 from v6kit.queue import Status
-from v6kit.sync import CycleReport
+from v6kit.sync import CycleReport, Targets
 
 REFUSALS = (100, 101, 321)  # too many messages, no line left, too many snapshots: what v6kit is built to avoid
 WORST_FIRST = (Quality.ERROR, Quality.STALE, None, Quality.PARTIAL, Quality.OK)
-# A quote that is older than the streamer's sync_interval is queued again. A pass refreshes each position once.
+# A pass refreshes each position once, so nothing may become due again while it lasts.
 ONE_PASS_SECONDS, A_MOMENT_SECONDS = 86_400.0, 1.0
+ONE_PASS = Targets(active=ONE_PASS_SECONDS, other=ONE_PASS_SECONDS)
 FIRST_QUOTE_SECONDS = 5.0
 IDLE_SECONDS = 0.2
 
@@ -145,11 +146,10 @@ class Pass:
             raise QueueError(
                 f"the queue of {self.desk.lake} is paused ({paused}); resume it: await desk.queue.resume()"
             )
-        streamer = self.desk.streamer
         if not self.waiting:
-            streamer.sync_interval = A_MOMENT_SECONDS  # what is older than that is due
+            self.desk.targets = Targets(active=A_MOMENT_SECONDS, other=A_MOMENT_SECONDS)
             await self.desk.sync()
-        streamer.sync_interval = ONE_PASS_SECONDS
+        self.desk.targets = ONE_PASS
         live = self.desk.queue.current().filter(pl.col("status").is_in([Status.PENDING, Status.PROCESSING]))
         oldest: datetime | None = live["created_at"].min()  # type: ignore[assignment]  # a column of instants
         self._fresh_since = min(self.opened_at, oldest or self.opened_at)

@@ -47,14 +47,14 @@ async def _work(settings: Settings, console: Console) -> None:
     async with await open_desk(**asdict(settings)) as desk:
         _introduce(desk, settings, console)
         try:
-            await _cycles(desk, settings.interval, console)
+            await _cycles(desk, settings, console)
         except asyncio.CancelledError:
             # Ctrl-C or SIGTERM: that is how this command is meant to end.
             terminal.say(console, "Stopping: what is claimed is given back, the streams end ...")
     terminal.say(console, f"Stopped after cycle {desk.worker.cycles}. No claim is left open; nothing is lost.")
 
 
-async def _cycles(desk: Desk, interval: float, console: Console) -> None:
+async def _cycles(desk: Desk, settings: Settings, console: Console) -> None:
     loop = asyncio.get_running_loop()
     was_held = False
     while True:
@@ -67,7 +67,9 @@ async def _cycles(desk: Desk, interval: float, console: Console) -> None:
         else:
             terminal.say(console, _line(report, desk.queue.stats().live, was_held=was_held))
             was_held = bool(report.held_back)
-        await asyncio.sleep(max(0.0, began + interval - loop.time()))
+            if report.settled and report.claimed >= settings.batch_size:
+                continue  # more is due than one batch
+        await asyncio.sleep(max(0.0, began + settings.interval - loop.time()))
 
 
 def _introduce(desk: Desk, settings: Settings, console: Console) -> None:

@@ -32,7 +32,16 @@ from v6kit.ledger import Durable
 from v6kit.positions import PositionBook
 from v6kit.queue import PositionQueue
 from v6kit.registry import StrategyRegistry
-from v6kit.sync import CycleReport, Policy, PositionStreamer, QueueWorker, reconcile
+from v6kit.sync import (
+    CycleReport,
+    Feed,
+    Freshness,
+    Policy,
+    PositionStreamer,
+    QueueWorker,
+    Targets,
+    reconcile,
+)
 
 _Part = TypeVar("_Part")
 _Table = TypeVar("_Table", StrategyRegistry, PositionQueue, PositionBook)
@@ -78,6 +87,7 @@ class Desk:
         self._broker: Broker | None = None
         self._worker: QueueWorker | None = None
         self._streamer: PositionStreamer | None = None
+        self._feed: Feed | None = None
         self._closed = False
         self._ending: concurrent.futures.Future[None] | None = None
         self._one_end = threading.Lock()
@@ -119,6 +129,24 @@ class Desk:
     def accounts(self) -> Accounts:
         """What is known of each account: of the login's, and of others that lake or strategies name."""
         return Accounts.of(self.broker, self.positions.rows(), self.registry.active_legs(), self.clock.now())
+
+    @property
+    def targets(self) -> Targets:
+        """How old quotes may become; may be set at any time: `desk.targets = v6kit.Targets(active=10, other=30)`."""
+        return _there(self._feed).targets
+
+    @targets.setter
+    def targets(self, targets: Targets) -> None:
+        _there(self._feed).targets = checked_targets(targets)
+
+    def freshness(self) -> Freshness:
+        """Return how fresh every position is, against the targets, and whether lines and pace suffice; no I/O.
+
+        Returns:
+            `kinds`, a frame with p50, p95 and max of the age per kind of position; `positions`, a frame with one row
+            each, the most overdue first; and a verdict. Both frames may be empty.
+        """
+        return _there(self._feed).freshness(self.worker.hold)
 
     def history(self, table: str) -> TableHistory:
         """Return the past of one of the lake's tables.
@@ -295,6 +323,7 @@ class Desk:
         sync_interval: float,
         policy: Policy,
         minimum_hold: float,
+        targets: Targets,
     ) -> None:
         host, port = "127.0.0.1", 0
         if broker == SIMULATED:
@@ -306,7 +335,10 @@ class Desk:
         self._broker = make_broker(host, port)
         await self._broker.connect()
         parked: dict[int, str] = {}
-        self._worker = QueueWorker(self.queue, self._broker, self.positions, interval, batch_size, parked=parked)
+        self._feed = Feed(self.registry, self.queue, self._broker, self.positions, targets, parked=parked)
+        self._worker = QueueWorker(
+            self.queue, self._broker, self.positions, interval, batch_size, parked=parked, feed=self._feed
+        )
         self._streamer = PositionStreamer(
             self.registry,
             self.queue,
@@ -314,6 +346,7 @@ class Desk:
             self.positions,
             sync_interval,
             parked=parked,
+            feed=self._feed,
             policy=policy,
             minimum_hold=minimum_hold,
         )
@@ -370,6 +403,13 @@ class Desk:
             for name, fact in self._facts().items()
         )
         return f"<table><caption style='text-align:left'><b>v6kit desk</b></caption>{rows}</table>"
+
+
+def checked_targets(targets: Targets) -> Targets:
+    """Return targets; refuse what is something else."""
+    if not isinstance(targets, Targets):
+        raise TypeError(f"targets must be v6kit.Targets(active=..., other=...), got {targets!r}")
+    return targets
 
 
 def _there(part: _Part | None) -> _Part:

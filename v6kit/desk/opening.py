@@ -9,11 +9,11 @@ from collections.abc import Collection, Mapping
 from v6kit.broker import Broker, LineBudget
 from v6kit.clock import Clock
 from v6kit.contracts import check_float, check_int, check_text
-from v6kit.desk.desk import Desk
+from v6kit.desk.desk import Desk, checked_targets
 from v6kit.desk.places import SIMULATED, days_by_table, lake_uri, parse_address
 from v6kit.gateway import SimulatedGateway
 from v6kit.ledger import Durable
-from v6kit.sync import MINIMUM_HOLD_SECONDS, Policy, check_policy, default_policy
+from v6kit.sync import MINIMUM_HOLD_SECONDS, Policy, Targets, check_policy, default_policy
 
 DEFAULT_CLIENT_ID = 7
 _LINES_PER_FLOOR = 20
@@ -34,6 +34,7 @@ async def open(  # noqa: A001 - `v6kit.open` is the public name, and this module
     sync_interval: float = 60.0,
     policy: Policy = default_policy,
     minimum_hold: float = MINIMUM_HOLD_SECONDS,
+    targets: Targets | None = None,
     connect_timeout: float = 8.0,
     storage_options: Mapping[str, str] | None = None,
     durable: Durable = "process",
@@ -54,13 +55,16 @@ async def open(  # noqa: A001 - `v6kit.open` is the public name, and this module
         line_reserve: Lines left to TWS and other programs.
         snapshot_floor: Lines that streams leave to snapshots, without which nothing in the queue would be refreshed
             once streams hold them all. Default: one in twenty of those that may be used.
-        interval: Seconds between two cycles of the worker.
-        batch_size: Requests that the worker holds at once.
-        sync_interval: Seconds between two readings of all positions; a quote older than this is to be refreshed.
+        interval: Seconds between two cycles of the worker when little is due; while more is due, the next one begins as
+            soon as the lines would run out of work.
+        batch_size: Requests that the worker claims at once.
+        sync_interval: Seconds between two readings of all positions.
         policy: Who streams when there are more active contracts than lines: a plain function that gives each
             `v6kit.Candidate` a sort key, of which the lowest stream. Default: the strategies' priority, then days to
             expiry, then absolute exposure. One that fails is replaced by the default until it works, with a warning.
         minimum_hold: Seconds for which a stream is not displaced by a better one.
+        targets: How old quotes may become, in seconds, e.g. `v6kit.Targets(active=15, other=60)`, which is the default:
+            active contracts that found no line, and all positions that do not stream.
         connect_timeout: Seconds for connecting, the first positions and the first account update together.
         storage_options: For object stores; never shown.
         durable: `process`: what has returned survives `kill -9`; `power`: a power cut as well, at the price of a sync
@@ -86,6 +90,7 @@ async def open(  # noqa: A001 - `v6kit.open` is the public name, and this module
     check_float("sync_interval", sync_interval, above=0.0)
     check_float("minimum_hold", minimum_hold, above=0.0)
     check_policy(policy)
+    targets = checked_targets(Targets() if targets is None else targets)
     clock = clock or Clock()
     lines = _lines(line_limit, line_reserve, snapshot_floor, clock)
 
@@ -121,6 +126,7 @@ async def open(  # noqa: A001 - `v6kit.open` is the public name, and this module
                 sync_interval=sync_interval,
                 policy=policy,
                 minimum_hold=minimum_hold,
+                targets=targets,
             )
         )
     except BaseException as error:

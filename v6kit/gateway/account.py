@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from v6kit.clock import Clock
 
 ACCOUNT_ID = "DU0000001"  # IB's ids of paper accounts begin with DU
-MAX_POSITIONS = 2000
+MAX_POSITIONS = 5500
 STARTING_CASH = 1_000_000.0
 CONDOR_SHARE = 3 / 5  # of the option positions
 DEEPEST_CONDOR = STRIKES_EACH_SIDE - 4
@@ -113,7 +113,7 @@ class Account:
         quantity), about three fifths of the options; then single options, some stocks, and one or two futures.
 
         Args:
-            n_positions: 0 to 2000.
+            n_positions: 0 to 5500.
             seed: Names the account, and the market unless one is given.
             clock: Of the market that is made unless one is given.
             market: Where the positions are listed and priced.
@@ -288,7 +288,7 @@ class _Generator:
         options = count - futures - stocks
         condors = max(int(options * CONDOR_SHARE) // 4, 1) if options >= len(("P", "P", "C", "C")) else 0
         self._account.iron_condors = tuple(self._condors(condors))
-        self._singles(options - 4 * condors)
+        self._singles(options - sum(map(len, self._account.iron_condors)))
         for instrument in self._draw.sample(self._market.find(sec_type="STK"), stocks):
             self._take(instrument, self._draw.choice((-200, 100, 100, 200, 300, 500)))
         front_month = min((each.expiry or "" for each in self._market.find(sec_type="FUT")), default="")

@@ -51,7 +51,7 @@ class SimulatedGateway(Moods):
     to one event loop.
 
     Args:
-        positions: How many positions each account holds, 0 to 2000; or a tuple with a number for each account.
+        positions: How many positions each account holds, 0 to 5500; or a tuple with a number for each account.
         host: Address to listen on. Only this machine can reach the default; any other one lets everybody on its network
             connect, without a password, and is warned about.
         port: Port to listen on; 0 takes a free one. A gateway that is started again keeps its port.

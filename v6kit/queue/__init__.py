@@ -11,6 +11,7 @@ from v6kit.queue.requests import (
     QueueStats,
     Settled,
     Status,
+    Wanted,
 )
 
 __all__ = [
@@ -25,4 +26,5 @@ __all__ = [
     "QueuedPosition",
     "Settled",
     "Status",
+    "Wanted",
 ]

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import polars as pl
 
 from v6kit.errors import InvalidTransitionError, RequestNotFoundError, StaleClaimError
 from v6kit.ledger import Decision, Moment
 from v6kit.queue.ids import RequestIds
-from v6kit.queue.requests import LIVE, SPEC, Backoff, Outcome, QueuedPosition, Settled, Status, Wanted
+from v6kit.queue.requests import LIVE, SPEC, Backoff, Outcome, QueuedPosition, Settled, Status, Wanted, with_due
 from v6kit.queue.state import QueueState
 
 _VERBS = {Status.SUCCESS: "SUCCESS", Status.FAILED: "FAILED", Status.CANCELLED: "CANCEL"}
@@ -26,7 +26,7 @@ Verdict = Decision[QueuedPosition, list[QueuedPosition]]
 def insert(
     state: QueueState, moment: Moment, wanted: Sequence[Wanted] | pl.DataFrame, ids: RequestIds
 ) -> Decision[QueuedPosition, list[str]]:
-    """Queue what has no live request yet; take over a better priority where it has.
+    """Queue what has no live request yet; take over a better priority and an earlier due_at where it has.
 
     Args:
         state: The queue.
@@ -46,11 +46,19 @@ def insert(
         row = changed.get(key) or state.live(*key)
         if row is None:
             row = changed[key] = _new_request(item, ids.take(1, moment.now)[0], moment)
-        elif item.priority < row.priority:
-            change = "PRIORITISE" if row.seq else row.change  # inserted by this very call: still an insert
-            row = changed[key] = row._replace(priority=item.priority, change=change)
+        elif (sooner := _sooner(row, item.priority, item.due_at)) is not None:
+            row = changed[key] = sooner
         result.append(row.request_id)
     return Decision(list(changed.values()), result)
+
+
+def _sooner(row: QueuedPosition, priority: int, due_at: datetime | None) -> QueuedPosition | None:
+    """Return a live request with the better priority and the earlier due_at of the two, or `None` if it has both."""
+    better, earlier = min(row.priority, priority), min(row.due_at, due_at or row.due_at)
+    if (better, earlier) == (row.priority, row.due_at):
+        return None
+    change = "PRIORITISE" if row.seq else row.change  # inserted by this very call: still an insert
+    return row._replace(priority=better, due_at=earlier, change=change)
 
 
 def _new_request(item: Wanted, request_id: str, moment: Moment) -> QueuedPosition:
@@ -66,6 +74,7 @@ def _new_request(item: Wanted, request_id: str, moment: Moment) -> QueuedPositio
         attempt=0,
         max_attempts=item.max_attempts,
         available_at=item.available_at or moment.now,
+        due_at=item.due_at or moment.now,
         claim_id=None,
         worker_id=None,
         lease_until=None,
@@ -108,13 +117,14 @@ def _existing(state: QueueState, once: pl.DataFrame) -> list[str | None] | None:
 
 
 def _without_duplicates(wanted: pl.DataFrame) -> tuple[pl.DataFrame, list[int] | None]:
-    """Return each (account, conid) once, with its best priority, and for each row of `wanted` where it went."""
+    """Return each (account, conid) once, at its best and earliest, and for each row of `wanted` where it went."""
     key = ["account", "conid"]
     if wanted["conid"].n_unique() == wanted.height:
         return wanted, None
     if not wanted.select(pl.struct(key).is_duplicated().any()).item():
         return wanted, None
-    once = wanted.with_columns(pl.col("priority").min().over(key)).unique(key, keep="first", maintain_order=True)
+    best = pl.col("priority", "due_at").min().over(key)
+    once = wanted.with_columns(best).unique(key, keep="first", maintain_order=True)
     rank = wanted.select(key).join(once.select(key).with_row_index("rank"), on=key, how="left", maintain_order="left")
     return once, rank["rank"].to_list()
 
@@ -132,7 +142,7 @@ def _new_requests(new: pl.DataFrame, ids: Sequence[str], moment: Moment) -> pl.D
         "account",
         pl.lit(0, pl.Int32).alias("attempt"),
         "max_attempts",
-        pl.col("available_at").fill_null(pl.lit(moment.now, instant)),
+        pl.col("available_at", "due_at").fill_null(pl.lit(moment.now, instant)),
         pl.lit(None, text).alias("claim_id"),
         pl.lit(None, text).alias("worker_id"),
         pl.lit(None, instant).alias("lease_until"),
@@ -142,10 +152,10 @@ def _new_requests(new: pl.DataFrame, ids: Sequence[str], moment: Moment) -> pl.D
 
 def _promotions(state: QueueState, wanted: pl.DataFrame, ids: Sequence[str]) -> list[QueuedPosition]:
     rows = []
-    for request_id, priority in zip(ids, wanted["priority"], strict=True):
+    for request_id, priority, due_at in zip(ids, wanted["priority"], wanted["due_at"], strict=True):
         item = state.get(request_id)
-        if item is not None and priority < item.priority:
-            rows.append(item._replace(priority=priority, change="PRIORITISE"))
+        if item is not None and (sooner := _sooner(item, priority, due_at)) is not None:
+            rows.append(sooner)
     return rows
 
 
@@ -353,7 +363,7 @@ def find(state: QueueState, moment: Moment, ids: Sequence[str]) -> dict[str, Que
     missing = [request_id for request_id in dict.fromkeys(ids) if request_id not in found]
     if missing:
         rows = moment.lookup(pl.DataFrame({"request_id": missing}, schema={"request_id": pl.String}))
-        found |= {item.request_id: item for item in SPEC.to_rows(rows)}
+        found |= {item.request_id: item for item in SPEC.to_rows(with_due(rows))}
     for request_id in missing:
         if request_id not in found:
             raise RequestNotFoundError(f"there is no request {request_id!r} in this queue")

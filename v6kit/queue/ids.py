@@ -42,9 +42,3 @@ class RequestIds:
         for index, place in enumerate(_COUNTER):
             text[place::_LINE_CHARS] = digits[index :: len(_COUNTER)]
         return text.decode("ascii").split()
-
-
-def lowest_id(instant: datetime) -> str:
-    """Return what no id that was made at or after `instant` sorts before."""
-    milliseconds = f"{int(instant.timestamp() * 1000):012x}"
-    return f"{milliseconds[:8]}-{milliseconds[8:]}"

@@ -56,8 +56,8 @@ def _plausible(given: pl.DataFrame, cast: pl.DataFrame) -> bool:
     kinds = given.schema
     whole = all(kinds[name].is_integer() for name in ("conid", "priority", "max_attempts"))
     text = all(kinds[name] in (pl.String, pl.Categorical, pl.Enum) for name in ("symbol", "account"))
-    at = kinds["available_at"]
-    aware = at == pl.Null or (isinstance(at, pl.Datetime) and at.time_zone is not None)
+    instants = (kinds["available_at"], kinds["due_at"])
+    aware = all(at == pl.Null or (isinstance(at, pl.Datetime) and at.time_zone is not None) for at in instants)
     if not (whole and text and aware):
         return False
     texts = pl.col("symbol", "account")
@@ -83,6 +83,7 @@ def _checked(index: int, item: Mapping[str, Any]) -> Wanted:
             account=check_text("account", given.account, empty_allowed=True),
             max_attempts=check_small("max_attempts", given.max_attempts),
             available_at=None if given.available_at is None else check_instant("available_at", given.available_at),
+            due_at=None if given.due_at is None else check_instant("due_at", given.due_at),
         )
     except (TypeError, ValueError) as error:
         raise type(error)(f"item {index}: {error}") from None

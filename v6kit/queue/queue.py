@@ -49,7 +49,7 @@ class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
         worker_id: Who claims; default `host:pid:session`.
         clock: Tells the time; default the system's.
         backoff: How long a retry waits.
-        aging_after: Requests that have waited longer are claimed as if their priority were 1; `None`: never.
+        aging_after: Requests that have been due for longer are claimed as if their priority were 1; `None`: never.
         durable: `process` or `power`; as in `LedgerTable`.
         history_days: How long to remember; as in `LedgerTable`.
     """
@@ -90,6 +90,7 @@ class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
         account: str = "",
         max_attempts: int = MAX_ATTEMPTS,
         available_at: datetime | None = None,
+        due_at: datetime | None = None,
     ) -> str:
         """Queue one position; durable when this returns.
 
@@ -100,19 +101,21 @@ class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
             account: Whose position; empty for the only account.
             max_attempts: How often it may be claimed before it fails.
             available_at: Not claimed before; default now.
+            due_at: When the refresh is due, or was; within a priority, what is due first is claimed first. Default now.
 
         Returns:
-            The request's id; the existing one if this (account, conid) is queued and not finished.
+            The request's id; the existing one if this (account, conid) is queued and not finished. That one takes over
+            a better priority and an earlier due_at.
         """
-        item = Wanted(conid, symbol, priority, account, max_attempts, available_at)
+        item = Wanted(conid, symbol, priority, account, max_attempts, available_at, due_at)
         return (await self.insert_many([item._asdict()]))[0]
 
     async def insert_many(self, items: pl.DataFrame | Iterable[Mapping[str, Any]]) -> list[str]:
         """Queue many positions in one commit, all or none.
 
         Args:
-            items: A frame, or mappings, with conid and symbol and optionally priority, account, max_attempts and
-                available_at, as in `insert`.
+            items: A frame, or mappings, with conid and symbol and optionally priority, account, max_attempts,
+                available_at and due_at, as in `insert`.
 
         Returns:
             One id per item, in order.
@@ -129,7 +132,7 @@ class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
     async def get_batch(
         self, limit: int = 50, *, priority: int | None = None, lease: timedelta = timedelta(seconds=60)
     ) -> list[QueuedPosition]:
-        """Claim what is due, in one commit: best priority first, then oldest.
+        """Claim what may be claimed, in one commit: best priority first, then what was due first.
 
         Requests whose lease has ended are claimed again; those out of attempts become `FAILED` in the same commit.
 
@@ -253,12 +256,17 @@ class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
     def current(self) -> pl.DataFrame:
         """Return the queue as this process knows it; no I/O.
 
-        One row per request, columns as the table's, by priority and age: all live ones, and the newest 10,000 that
+        One row per request, columns as the table's, in the order of claiming: all live ones, and the newest 10,000 that
         have finished. Older ones are read with `TableHistory`.
         """
         frame = SPEC.gather(self.ledger.read(lambda state: state.held()))
         order = pl.col("status").is_in(sorted(LIVE)).not_()
-        return frame.sort(order, "priority", "created_at", "request_id")
+        return frame.sort(order, "priority", "due_at", "request_id")
+
+    def live(self, positions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], QueuedPosition]:
+        """Return the live requests of these positions, by account and conid, as this process knows them; no I/O."""
+        wanted = list(positions)
+        return self.ledger.read(lambda state: {key: item for key in wanted if (item := state.live(*key)) is not None})
 
     def held_claims(self) -> tuple[str, ...]:
         """Return the ids of what this object has claimed and not yet ended."""

@@ -40,16 +40,20 @@ MONITORING_PRIORITY = 2
 MAX_ATTEMPTS = 5
 
 
+Turn = tuple[datetime, str]  # due_at and request_id
+
+
 class QueuedPosition(NamedTuple):
     """One request as it stands.
 
     Attributes:
         request_id: A UUID; sorts by age.
-        priority: 1 before 2; within one, oldest first.
+        priority: 1 before 2; within one, what is due first goes first.
         created_at: When it was inserted.
         error_message: Why the last attempt did not succeed.
         attempt: How often it was claimed since it was inserted or redriven.
         available_at: Not claimed before.
+        due_at: When the refresh is due, or was: orders the requests of one priority, and stays when it is retried.
         claim_id: Names the current claim, or the one that ended it; a change needs it.
         worker_id: Who holds or held the claim.
         lease_until: When the claim ends by itself.
@@ -66,6 +70,7 @@ class QueuedPosition(NamedTuple):
     attempt: int
     max_attempts: int
     available_at: datetime
+    due_at: datetime
     claim_id: str | None
     worker_id: str | None
     lease_until: datetime | None
@@ -80,6 +85,11 @@ class QueuedPosition(NamedTuple):
         if self.status == Status.PENDING:
             return self.available_at <= now
         return self.status == Status.PROCESSING and self.lease_until is not None and self.lease_until <= now
+
+    @property
+    def turn(self) -> Turn:
+        """What orders the requests of one priority: who is due first, then who was inserted first."""
+        return self.due_at, self.request_id
 
 
 SPEC: TableSpec[QueuedPosition] = TableSpec(
@@ -98,16 +108,25 @@ SPEC: TableSpec[QueuedPosition] = TableSpec(
         "attempt": pl.Int32(),
         "max_attempts": pl.Int32(),
         "available_at": INSTANT,
+        "due_at": INSTANT,
         "claim_id": pl.String(),
         "worker_id": pl.String(),
         "lease_until": INSTANT,
         **{name: kind for name, kind in STAMP.items() if name != "updated_at"},
     },
     row=QueuedPosition,
+    version=2,  # 2 added due_at
     statistics=("request_id",),
     distinct=("request_id", "conid"),
     finished="status IN ('SUCCESS', 'FAILED', 'CANCELLED')",
 )
+
+
+def with_due(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return rows of the table, those from before it had `due_at` as due since they were inserted."""
+    if not frame["due_at"].null_count():
+        return frame
+    return frame.with_columns(pl.col("due_at").fill_null(pl.col("created_at")))
 
 
 class Wanted(NamedTuple):
@@ -115,6 +134,7 @@ class Wanted(NamedTuple):
 
     Attributes:
         available_at: Not claimed before; `None` means now.
+        due_at: When the refresh is due, or was; `None` means now.
     """
 
     conid: int
@@ -123,6 +143,7 @@ class Wanted(NamedTuple):
     account: str = ""
     max_attempts: int = MAX_ATTEMPTS
     available_at: datetime | None = None
+    due_at: datetime | None = None
 
 
 WANTED_COLUMNS = {name: SPEC.columns[name] for name in Wanted._fields}
@@ -210,7 +231,8 @@ class QueueStats:
     Attributes:
         by_status: How many requests stand where.
         by_priority: How many live requests have which priority.
-        oldest_pending: How long the oldest pending request has waited, or `None`.
+        oldest_pending: How long the pending request that is due first has waited since it was due (since it was
+            inserted, unless that was said), or `None`.
         expired_leases: Requests whose worker let the lease end; the next claim takes them.
         retries: Attempts beyond the first, over all requests held.
         finished_last_minute: Requests that ended within the last 60 s.

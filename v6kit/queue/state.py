@@ -2,7 +2,7 @@
 
 A fold of the ledger's rows. "Next" is kept in heaps whose entries may be out of date: an entry counts only if its
 request still is what it was, so nothing ever has to be removed from the middle of a heap. Heaps of ready requests hold
-request ids alone, because these sort by age.
+their turns: when they were due, and their ids, which sort by age.
 """
 
 from __future__ import annotations
@@ -10,21 +10,22 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TypeGuard
 
 import polars as pl
 
 from v6kit.ledger import Rows, newest_per_key
 from v6kit.queue.bulk import BLOCK_ROWS, Bulk, split
-from v6kit.queue.ids import lowest_id
-from v6kit.queue.requests import ACTIVE_PRIORITY, LIVE, SPEC, QueuedPosition, QueueStats, Status
+from v6kit.queue.requests import ACTIVE_PRIORITY, LIVE, SPEC, QueuedPosition, QueueStats, Status, Turn, with_due
 
 FINISHED_HELD = 10_000
 _BULK_ROWS = 4 * BLOCK_ROWS  # from here on a frame is cheaper than rows
 _ENTRIES_PER_LIVE, _ENTRIES_SPARE = 4, 4_096
 _MINUTE = timedelta(minutes=1)
-_LAST_ID = "~"  # sorts behind all others
+_NEVER = datetime.min.replace(tzinfo=UTC)
+_BEFORE_ALL: Turn = (_NEVER, "")
+_AFTER_ALL: Turn = (datetime.max.replace(tzinfo=UTC), "")
 
 
 class QueueState:
@@ -38,7 +39,7 @@ class QueueState:
         self._finished: dict[str, None] = {}  # in the order in which they finished
         self._counts: Counter[tuple[str, int]] = Counter()
         self._retries = 0
-        self._ready: dict[int, list[str]] = {}
+        self._ready: dict[int, list[Turn]] = {}
         self._delayed: list[tuple[datetime, str]] = []
         self._leases: list[tuple[datetime, str]] = []
         self._expired: set[str] = set()  # leases that were seen to have ended, and went among what is ready
@@ -80,23 +81,24 @@ class QueueState:
     def due(
         self, now: datetime, limit: int, *, priority: int | None = None, aging_after: timedelta | None = None
     ) -> list[QueuedPosition]:
-        """Return up to `limit` requests that may be claimed now, best priority first, then oldest.
+        """Return up to `limit` requests that may be claimed now, best priority first, then what was due first.
 
         Args:
             now: Not before the newest row.
             limit: At most so many.
             priority: Only this one.
-            aging_after: Requests that have waited longer count as priority 1.
+            aging_after: Requests that have been due for longer count as priority 1.
         """
         self._wake(now)
-        aged = lowest_id(now - aging_after) if aging_after is not None else ""
+        aged = now - aging_after if aging_after is not None else _NEVER
         chosen: dict[str, QueuedPosition] = {}
         while len(chosen) < limit and (number := self._next_priority(priority, aged)) is not None:
             heap, end = self._ready[number], self._end_of_lead(number, aged)
             while True:
-                request_id = heapq.heappop(heap)
+                turn = heapq.heappop(heap)
+                request_id = turn[1]
                 item = self.get(request_id)
-                if item is not None and item.priority == number and item.status in LIVE:
+                if item is not None and item.priority == number and item.turn == turn and item.status in LIVE:
                     if item.is_due(now):
                         chosen[request_id] = item
                     else:
@@ -104,7 +106,7 @@ class QueueState:
                 if not heap or heap[0] >= end or len(chosen) == limit:
                     break
         for item in chosen.values():
-            heapq.heappush(self._ready[item.priority], item.request_id)  # still due until a commit says otherwise
+            heapq.heappush(self._ready[item.priority], item.turn)  # still due until a commit says otherwise
         return list(chosen.values())
 
     def stats(self, now: datetime, paused: str) -> QueueStats:
@@ -115,15 +117,15 @@ class QueueState:
             by_status[status] += count
             if status in LIVE:
                 by_priority[number] += count
-        self._next_priority(None, "")  # brings the heads of bulk inserts among what is ready
-        pending = list(filter(is_pending, map(self._oldest, [*self._ready])))
+        self._next_priority(None, _NEVER)  # brings the heads of bulk inserts among what is ready
+        pending = list(filter(is_pending, map(self._first, [*self._ready])))
         pending += filter(is_pending, (self._items.get(request_id) for _, request_id in self._delayed))
         leased = self._expired.union(request_id for until, request_id in self._leases if until <= now)
         expired = [item for item in map(self._items.get, leased) if item is not None and not is_pending(item)]
         return QueueStats(
             by_status=by_status,
             by_priority={number: count for number, count in sorted(by_priority.items()) if count},
-            oldest_pending=now - min(item.created_at for item in pending) if pending else None,
+            oldest_pending=max(now - min(item.due_at for item in pending), timedelta(0)) if pending else None,
             expired_leases=sum(item.is_due(now) for item in expired),
             retries=self._retries,
             finished_last_minute=self._finished_since(now - _MINUTE),
@@ -140,6 +142,7 @@ class QueueState:
         """Take rows in; return what takes exactly these back."""
         if not isinstance(rows, pl.DataFrame):
             return self._apply_rows(rows)
+        rows = with_due(rows)
         if rows.height < _BULK_ROWS:
             return self._apply_rows(SPEC.to_rows(rows))
         inserted = pl.col("change") == "INSERT"
@@ -244,7 +247,7 @@ class QueueState:
 
     def _index(self, row: QueuedPosition) -> None:
         if row.status == Status.PENDING and row.available_at <= row.updated_at:
-            heapq.heappush(self._ready.setdefault(row.priority, []), row.request_id)
+            heapq.heappush(self._ready.setdefault(row.priority, []), row.turn)
         else:
             self._delay(row)
 
@@ -271,12 +274,12 @@ class QueueState:
             while heap and heap[0][0] <= now:
                 item = self._items.get(heapq.heappop(heap)[1])
                 if item is not None and item.is_due(now):
-                    heapq.heappush(self._ready.setdefault(item.priority, []), item.request_id)
+                    heapq.heappush(self._ready.setdefault(item.priority, []), item.turn)
                     if item.status == Status.PROCESSING:
                         self._expired.add(item.request_id)
 
-    def _next_priority(self, only: int | None, aged: str) -> int | None:
-        """Return which priority's oldest request is next; ids below `aged` count as priority 1."""
+    def _next_priority(self, only: int | None, aged: datetime) -> int | None:
+        """Return which priority's first request is next; what was due before `aged` counts as priority 1."""
         for bulk in list(self._bulks):
             if bulk.head is None:
                 self._bulks.remove(bulk)
@@ -285,20 +288,20 @@ class QueueState:
             if not heap or bulk.head < heap[0]:
                 self._spill(bulk.take_head())
         heads = {number: heap[0] for number, heap in self._ready.items() if heap and only in (None, number)}
-        return min(heads, key=lambda n: (ACTIVE_PRIORITY if heads[n] < aged else n, heads[n]), default=None)
+        return min(heads, key=lambda n: (ACTIVE_PRIORITY if heads[n][0] < aged else n, heads[n]), default=None)
 
-    def _end_of_lead(self, number: int, aged: str) -> str:
-        """Return the id before which all requests of the next priority come first; empty: only the very next does."""
-        if aged:
-            return ""
-        return min((bulk.head or _LAST_ID for bulk in self._bulks if bulk.priority == number), default=_LAST_ID)
+    def _end_of_lead(self, number: int, aged: datetime) -> Turn:
+        """Return the turn before which all of the next priority come first; with aging, only the very next does."""
+        if aged > _NEVER:
+            return _BEFORE_ALL
+        return min((bulk.head or _AFTER_ALL for bulk in self._bulks if bulk.priority == number), default=_AFTER_ALL)
 
-    def _oldest(self, priority: int) -> QueuedPosition | None:
-        """Return the oldest request of a priority that waits; entries that are out of date are dropped."""
+    def _first(self, priority: int) -> QueuedPosition | None:
+        """Return the first request of a priority that waits; entries that are out of date are dropped."""
         heap = self._ready[priority]
-        while self._next_priority(priority, "") is not None:
-            item = self._items.get(heap[0])
-            if is_pending(item) and item.priority == priority:
+        while self._next_priority(priority, _NEVER) is not None:
+            item = self._items.get(heap[0][1])
+            if is_pending(item) and item.priority == priority and item.turn == heap[0]:
                 return item
             if item is not None and item.status == Status.PROCESSING:
                 self._index(item)  # its lease had ended; the next claim shall find it again

@@ -5,17 +5,19 @@ Owns no state and does no I/O. What a code means for the link, the pace and the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
-from datetime import datetime
+from collections.abc import Callable, Collection, Iterable, Mapping
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import polars as pl
 
 from v6kit.broker import Action, ConnectionState, action_for
-from v6kit.contracts import ActiveContract, Instrument, PositionUpdate, Quality, Quote, Source
+from v6kit.contracts import ActiveContract, Instrument, PositionUpdate, Quality, Quote
 from v6kit.errors import BrokerError, GatewayUnavailableError, LineLimitError, RequestFailedError
 from v6kit.positions import BookRow
-from v6kit.queue import ACTIVE_PRIORITY, MONITORING_PRIORITY, Outcome, QueuedPosition, Status
+from v6kit.queue import ACTIVE_PRIORITY, MONITORING_PRIORITY, Outcome, QueuedPosition, Status, Wanted
+from v6kit.sync import freshness
+from v6kit.sync.freshness import Targets
 
 # IB answers the same to every further attempt of this session: unknown or expired contract, and the codes for market
 # data that is not subscribed. Source: the TWS API's message codes 200, 354, 10089, 10168.
@@ -41,37 +43,70 @@ def to_stream(
     return {conid: contract for conid, contract in contracts.items() if conid not in parked}
 
 
+class Due(NamedTuple):
+    """A position that is to be queued, at which priority, and when its refresh is or was due."""
+
+    row: BookRow
+    priority: int
+    due_at: datetime
+
+
+def of_login(rows: Iterable[BookRow], accounts: Collection[str]) -> list[BookRow]:
+    """Return the rows of a login's accounts, or all while these are unknown; others are for their own desk."""
+    return [row for row in rows if not accounts or row.account in accounts]
+
+
 def to_queue(
     rows: Iterable[BookRow],
     *,
+    now: datetime,
+    targets: Targets,
+    is_active: Callable[[int], bool],
     streams: Collection[int],
     parked: Collection[int],
-    demoted: Collection[int],
-    ended: Collection[int],
-    due_before: datetime,
-) -> list[dict[str, object]]:
-    """Return the positions to queue, as `PositionQueue.insert_many` takes them: what does not stream and is not fresh.
+    in_vain: Mapping[tuple[str, int], datetime],
+    lead: timedelta,
+) -> list[Due]:
+    """Return the positions to queue: what does not stream and is due; active contracts that found no line go first.
 
     Args:
         rows: The positions that are held.
+        now: Aware UTC.
+        targets: How old quotes may become.
+        is_active: Tells of a conid whether an active strategy has it.
         streams: Contracts that stream.
         parked: Contracts that the gateway refused for this session.
-        demoted: Active contracts that found no line: due at once, and before the others.
-        ended: Contracts whose stream has just ended: due at once.
-        due_before: Quotes that came at or before this instant are to be refreshed.
+        in_vain: When a request for a position last ended without a quote.
+        lead: From being queued to being in the book. What is due so soon is queued now, but nothing before half of
+            its target has passed: lines are for those that need them.
     """
     queue = []
+    kinds = {
+        active: (target, now + min(lead, target / 2), ACTIVE_PRIORITY if active else MONITORING_PRIORITY)
+        for active in (True, False)
+        for target in [targets.of(is_active=active)]
+    }
     for row in rows:
-        due = not _is_fresh(row, due_before) or row.conid in demoted or row.conid in ended
-        if due and row.conid not in streams and row.conid not in parked:
-            queue.append(wanted(row, ACTIVE_PRIORITY if row.conid in demoted else MONITORING_PRIORITY))
+        if row.conid in streams or row.conid in parked:
+            continue
+        target, until, priority = kinds[is_active(row.conid)]
+        due_at = freshness.due_at(row, target, in_vain.get((row.account, row.conid)))
+        if due_at <= until:
+            queue.append(Due(row, priority, due_at))
     return queue
 
 
-def _is_fresh(row: BookRow, due_before: datetime) -> bool:
-    """Tell whether a quote came since; the portfolio's own valuation is none, and a stale quote no longer one."""
-    quoted = row.source in (Source.SNAPSHOT, Source.STREAM) and row.quality in (Quality.OK, Quality.PARTIAL)
-    return quoted and row.received_at is not None and row.received_at > due_before
+def news(due: Iterable[Due], live: Mapping[tuple[str, int], QueuedPosition]) -> list[Wanted]:
+    """Return what of this is not queued yet, or waits there behind its turn."""
+    found = []
+    for row, priority, due_at in due:
+        known = live.get((row.account, row.conid))
+        if known is not None and (
+            known.status != Status.PENDING or (priority >= known.priority and due_at >= known.due_at)
+        ):
+            continue
+        found.append(Wanted(row.conid, row.label(), priority, row.account, due_at=due_at))
+    return found
 
 
 def superseded(queue: pl.DataFrame, streams: Collection[int]) -> list[str]:
@@ -178,6 +213,49 @@ def failed(item: QueuedPosition, row: BookRow, error: BrokerError) -> Fetched:
         attempt=item.attempt,
     )
     return Fetched(item, update, Outcome.failed(item, str(error)), parked="" if is_hopeless else str(error))
+
+
+def is_in_vain(fetched: Fetched) -> bool:
+    """Tell whether a request has ended, without a quote."""
+    outcome = fetched.outcome
+    if outcome is None or outcome.status == Status.SUCCESS:
+        return False
+    return outcome.status != Status.PENDING or fetched.item.attempt >= fetched.item.max_attempts
+
+
+class Hand(NamedTuple):
+    """What a worker that runs by itself has in hand: enough that no line waits for work, not more.
+
+    What is claimed waits its turn behind what was claimed before, so the more is in hand, the later comes what has
+    become urgent meanwhile.
+
+    Attributes:
+        batch_size: The most that may wait in hand for a line.
+        lines: Lines that streams leave to snapshots.
+        waiting: Requests in hand that have no line yet.
+    """
+
+    batch_size: int
+    lines: int
+    waiting: int
+
+    @property
+    def full(self) -> int:
+        """How many are to wait for a line: two for each, so that one may be late."""
+        return min(self.batch_size, 2 * max(1, self.lines))
+
+    @property
+    def room(self) -> int:
+        """How many to claim."""
+        return max(0, self.full - self.waiting)
+
+    def is_low(self, *, soon: bool) -> bool:
+        """Tell whether to claim again: at half of what is to wait, or at none when the last time was only just now.
+
+        Args:
+            soon: Whether it was; each claim is a commit.
+        """
+        return self.waiting <= (0 if soon else self.full // 2)
 
 
 def find_row(item: QueuedPosition, rows: Callable[[], Iterable[BookRow]]) -> BookRow | None:

@@ -83,18 +83,22 @@ class Inflow:
                 because a quiet stream may not say it again.
         """
         opened = {key: event.instrument for key, event in self.positions.items() if event.position}
-        held = {(row.account, row.conid): row.instrument() for row in rows} | opened
         unquoted = {(row.account, row.conid) for row in rows if row.requested_at is None}
-        unquoted |= opened.keys() - {(row.account, row.conid) for row in rows}
+        if opened:
+            unquoted |= opened.keys() - {(row.account, row.conid) for row in rows}
         first = {conid: quote for _, conid in unquoted if (quote := latest(conid)) and quote.quality != Quality.STALE}
+        quotes = first | self.quotes
+        held = {(row.account, row.conid): row.instrument() for row in rows if row.conid in quotes} | opened
         return [
             *map(_of_position, self.positions.values()),
             *map(_of_portfolio, self.portfolio.values()),
-            *_of_quotes(held, first | self.quotes),
+            *_of_quotes(held, quotes),
             *self._of_lost(rows),
         ]
 
     def _of_lost(self, rows: Sequence[BookRow]) -> list[PositionUpdate]:
+        if not self.stale and not self.errors:
+            return []
         trusted = [row for row in rows if row.quality in (Quality.OK, Quality.PARTIAL)]
         return [
             PositionUpdate(account=row.account, instrument=row.instrument(), quality=Quality.STALE)

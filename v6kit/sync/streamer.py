@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection
-from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
@@ -26,6 +25,8 @@ from v6kit.positions import BookRow, PositionBook
 from v6kit.queue import ACTIVE_PRIORITY, PositionQueue
 from v6kit.registry import StrategyRegistry
 from v6kit.sync import decisions, reconcile
+from v6kit.sync.feed import Feed
+from v6kit.sync.freshness import Targets
 from v6kit.sync.inflow import Inflow
 from v6kit.sync.lineup import MINIMUM_HOLD_SECONDS, Lineup, Standing
 from v6kit.sync.policy import Policy, default_policy
@@ -49,9 +50,9 @@ class PositionStreamer:
         queue: Takes what is not.
         broker: Streams, and knows the positions.
         book: Takes positions and quotes.
-        sync_interval: Seconds between two readings of all positions; a quote older than this is to be refreshed, and
-            a stream that was refused rests as long.
+        sync_interval: Seconds between two readings of all positions; a stream that was refused rests as long.
         parked: Contracts not to ask for in this session, conid → reason; shared with the worker.
+        feed: Queues what is due, at each reading; default one of its own.
         policy: Gives each `Candidate` a sort key; the lowest stream. Default: priority, days to expiry, exposure.
         minimum_hold: Seconds for which a stream is not displaced by a better one.
 
@@ -68,12 +69,14 @@ class PositionStreamer:
         sync_interval: float = 60.0,
         *,
         parked: dict[int, str] | None = None,
+        feed: Feed | None = None,
         policy: Policy = default_policy,
         minimum_hold: float = MINIMUM_HOLD_SECONDS,
     ) -> None:
         self.registry, self.queue, self.broker, self.book = registry, queue, broker, book
         self.sync_interval = check_float("sync_interval", sync_interval, above=0.0)
         self.parked = parked if parked is not None else {}
+        self.feed = feed or Feed(registry, queue, broker, book, Targets(), parked=self.parked)
         self.home: asyncio.AbstractEventLoop | None = None
         self._inflow = Inflow()
         self._lineup = Lineup(
@@ -245,9 +248,7 @@ class PositionStreamer:
     # --- routing ------------------------------------------------------------------------------------------------
 
     def _rows(self) -> list[BookRow]:
-        """Return the book's rows of the broker's accounts: those of others are for their own desk to refresh."""
-        ours = frozenset(self.broker.accounts)
-        return [row for row in self.book.rows() if not ours or row.account in ours]
+        return decisions.of_login(self.book.rows(), self.broker.accounts)
 
     async def _leave(self, accounts: Collection[str]) -> None:
         """Mark what is known of accounts that the login has lost: not flat, but not to be trusted either."""
@@ -262,16 +263,7 @@ class PositionStreamer:
             self._inflow.quotes.pop(conid, None)
         if begun:
             await self._retire(begun)
-        await self.queue.insert_many(  # also if the link was lost over the streams
-            decisions.to_queue(
-                rows,
-                streams=self._streams,
-                parked=self.parked,
-                demoted=self.demoted,
-                ended=ended,
-                due_before=self.queue.clock.now() - timedelta(seconds=self.sync_interval),
-            )
-        )
+        await self.feed.fill()  # also if the link was lost over the streams
         if failures:
             raise failures[0]
 

@@ -1,7 +1,8 @@
 """`QueueWorker`: refreshes queued positions by snapshots on lines that are free.
 
-One cycle: claim (1 commit) → fetch → book (1 commit) → settle (1 commit). A request that outlasts its cycle is carried
-into the next one under its lease, so the lines never wait for the slowest of a batch.
+One cycle: queue what is due (a commit if something is new) → claim (1 commit) → fetch → book (1) → settle (1).
+A request that outlasts its cycle is carried into the next one under its lease, so the lines never wait for the slowest
+of a batch. A worker that runs by itself begins the next cycle as soon as its lines would run out of work.
 
 Belongs to the broker's event loop; calls from elsewhere hop there and back.
 """
@@ -22,11 +23,14 @@ from v6kit.errors import BrokerError, StaleClaimError, StorageError, V6KitError
 from v6kit.positions import BookRow, PositionBook
 from v6kit.queue import PositionQueue, QueuedPosition
 from v6kit.sync import decisions
+from v6kit.sync.asking import Asker
 from v6kit.sync.decisions import Fetched
+from v6kit.sync.feed import Feed
 from v6kit.sync.report import CycleReport, report
 
 LEASE = timedelta(seconds=60)
 _CYCLES_PER_LEASE = 3
+_SHORTEST_SHARE = 0.2  # of the interval: a cycle that ends sooner than that has run out of work
 _log = logging.getLogger("v6kit.sync")
 _T = TypeVar("_T")
 
@@ -38,9 +42,10 @@ class QueueWorker:
         queue: Where the requests are.
         broker: Where the prices are.
         book: Where they are written.
-        interval: Seconds between the starts of two cycles; also how long one may take.
-        batch_size: How many requests it holds at once.
+        interval: Seconds that a cycle may take, and between the starts of two when little is due.
+        batch_size: How many requests it claims at once, and at most has waiting for a line.
         parked: Contracts not to ask for in this session, conid → reason; shared with the streamer.
+        feed: Queues what is due before each claim; `None`: somebody else does.
 
     Attributes:
         home: The event loop that it belongs to: the one on which it was made or first used.
@@ -57,17 +62,21 @@ class QueueWorker:
         batch_size: int = 50,
         *,
         parked: dict[int, str] | None = None,
+        feed: Feed | None = None,
     ) -> None:
         self.queue, self.broker, self.book = queue, broker, book
         self.interval = check_float("interval", interval, above=0.0)
         self.batch_size = check_int("batch_size", batch_size)
         self.parked = parked if parked is not None else {}
+        self.feed = feed
         self.home = _running_loop()
         self.cycles = 0
         self.phase = "idle"
         self.last_report: CycleReport | None = None
         self.last_error: Exception | None = None
         self._lease = max(LEASE * queue.clock.speed, timedelta(seconds=_CYCLES_PER_LEASE * self.interval))
+        self._asker = Asker(broker, queue.clock)
+        self._goes_on = False  # the last cycle ended because more is to be claimed
         self._flights: dict[str, asyncio.Task[Fetched]] = {}
         self._items: dict[str, QueuedPosition] = {}
         self._one_cycle = asyncio.Lock()
@@ -89,6 +98,11 @@ class QueueWorker:
         """Requests that are under way."""
         return len(self._flights)
 
+    @property
+    def hold(self) -> float | None:
+        """Seconds that a snapshot holds its line, averaged over the last ones; `None` before the first."""
+        return self._asker.hold
+
     @at_home
     async def run_cycle(self) -> CycleReport:
         """Run one cycle and return what it did; a second call waits for the first.
@@ -98,14 +112,10 @@ class QueueWorker:
         Raises:
             StorageError: A commit failed. What was claimed is carried on, or comes back when its lease ends.
         """
-        async with self._one_cycle:
-            try:
-                return await self._cycle()
-            finally:
-                self.phase = "idle"
+        return await self._one(by_itself=False)
 
     def start(self) -> None:
-        """Run a cycle every `interval` seconds from now on; does nothing when it runs already."""
+        """Keep the lines busy from now on, and look every `interval` seconds when nothing is due; idempotent."""
         here = _running_loop()
         self.home = self.home or here
         if self.home is None or self.home is here:
@@ -155,8 +165,10 @@ class QueueWorker:
         while True:
             began = loop.time()
             try:
-                await self.run_cycle()
+                await self._one(by_itself=True)
                 self.last_error = None
+                if self._goes_on:
+                    continue
             except V6KitError as error:
                 # The next cycle may find the storage in order; until then leases guard what was claimed.
                 self.last_error = error
@@ -168,7 +180,14 @@ class QueueWorker:
 
     # --- the cycle ----------------------------------------------------------------------------------------------
 
-    async def _cycle(self) -> CycleReport:
+    async def _one(self, *, by_itself: bool) -> CycleReport:
+        async with self._one_cycle:
+            try:
+                return await self._cycle(by_itself=by_itself)
+            finally:
+                self.phase = "idle"
+
+    async def _cycle(self, *, by_itself: bool) -> CycleReport:
         if not self.queue.ledger.is_open or not self.book.ledger.is_open:
             await asyncio.gather(self.queue.initialize(), self.book.initialize())
         self.cycles += 1
@@ -178,10 +197,15 @@ class QueueWorker:
         deadline = asyncio.get_running_loop().time() + self.interval
         held_back = self.broker.hold or ""
         self.phase = "claim"
-        claimed = 0 if held_back else await _whole(self._claim())
+        room = self._hand().room if by_itself else self.batch_size - len(self._flights)
+        claimed = 0 if held_back else await _whole(self._claim(room))
         self.phase = "fetch"
-        lost = await self._fetch(deadline)
+        more = by_itself and not held_back and claimed >= room
+        lost = await self._fetch(deadline, until_low=more)
         done = self._ended()
+        # If all that ended was given back, something is wrong with link or lines: that is waited for, not hammered at.
+        makes_progress = not done or any(each.outcome is not None for each in done)
+        self._goes_on = more and makes_progress and asyncio.get_running_loop().time() < deadline
         stale = lost + await self._finish(done)
         self.last_report = made = report(
             done,
@@ -197,10 +221,17 @@ class QueueWorker:
         _log.debug("%r", made)
         return made
 
-    async def _claim(self) -> int:
-        """Claim as many as may be held, and start refreshing them; returns how many."""
-        free = self.batch_size - len(self._flights)
-        batch = await self.queue.get_batch(free, lease=self._lease) if free > 0 else []
+    def _hand(self) -> decisions.Hand:
+        lines = self.broker.lines
+        under_way = sum(not task.done() for task in self._flights.values())
+        waiting = max(0, under_way - lines.snapshots)
+        return decisions.Hand(self.batch_size, lines.capacity - lines.streams, waiting)
+
+    async def _claim(self, room: int) -> int:
+        """Queue what is due, claim as many as there is room for, and start refreshing them; returns how many."""
+        if self.feed is not None:
+            await self.feed.fill(self.interval + (self.hold or 0.0))
+        batch = await self.queue.get_batch(room, lease=self._lease) if room > 0 else []
         rows = {(row.account, row.conid): row for row in self.book.rows()} if batch else {}
         for item in batch:
             if (outlived := self._flights.get(item.request_id)) is not None:
@@ -220,7 +251,7 @@ class QueueWorker:
         if why := self.parked.get(item.conid):
             return decisions.not_asked(item, why)
         try:
-            quote = await self.broker.snapshot(row.instrument())
+            quote = await self._asker.quote(row.instrument())
         except BrokerError as error:
             return decisions.failed(item, row, error)
         except Exception as error:  # noqa: BLE001 - one that cannot be refreshed must not hold up the others
@@ -228,12 +259,23 @@ class QueueWorker:
             return decisions.broken(item, error)
         return decisions.fetched(item, row, quote, hold=self.broker.hold)
 
-    async def _fetch(self, deadline: float) -> list[str]:
-        """Wait for what is under way, at most until the deadline; return what is no longer ours, by id."""
+    async def _fetch(self, deadline: float, *, until_low: bool) -> list[str]:
+        """Wait for what is under way, at most until the deadline; return what is no longer ours, by id.
+
+        Args:
+            deadline: On the loop's clock.
+            until_low: Go on as soon as the lines are about to run out of work.
+        """
         if not self._flights:
             return []
-        left = max(0.0, deadline - asyncio.get_running_loop().time())
-        await asyncio.wait(self._flights.values(), timeout=left)
+        time = asyncio.get_running_loop().time
+        soon = time() + self.interval * _SHORTEST_SHARE
+        how = asyncio.FIRST_COMPLETED if until_low else asyncio.ALL_COMPLETED
+        while (left := deadline - time()) > 0:
+            under_way = [task for task in self._flights.values() if not task.done()]
+            if not under_way or (until_low and self._hand().is_low(soon=time() < soon)):
+                break
+            await asyncio.wait(under_way, timeout=left, return_when=how)
         return await _whole(self._extend_leases())
 
     async def _extend_leases(self) -> list[str]:
@@ -268,6 +310,8 @@ class QueueWorker:
         lost = await _all_but_stale(self.queue.release, [each.item for each in done if each.outcome is None])
         for each in done:
             del self._flights[each.item.request_id], self._items[each.item.request_id]
+            if self.feed is not None and decisions.is_in_vain(each):
+                self.feed.ended_in_vain(each.item)
             if each.parked:
                 _log.warning("%s is not asked for again in this session: %s", each.item.symbol, each.parked)
                 self.parked[each.item.conid] = each.parked
