@@ -92,14 +92,15 @@ async def test_a_drop_in_the_middle_of_a_batch_fails_what_was_in_flight_and_rest
     make_gateway: GatewayMaker,
 ):
     """In-flight snapshots raise, what is known stays known, streams come back, and snapshots work again."""
-    gateway = await make_gateway(60, snapshot_hold=0.2)
+    gateway = await make_gateway(60)
     options = options_of(gateway)
     async with connected(gateway, market_data_type=2, timings=PATIENT) as broker:
         states, quotes = states_of(broker), Heard(broker.on_quote)
         await broker.subscribe(options[0])
         await quotes.until(lambda quote: quote.quality is Quality.OK)
-        gateway.faults.drop_after = 5
+        gateway.faults.drop_after, gateway.faults.snapshot_hold = 5, 60.0  # none ends before the drop
         results = await asyncio.gather(*(broker.snapshot(each) for each in options[1:21]), return_exceptions=True)
+        gateway.faults.clear()
         quotes.drain()
         assert sum(isinstance(each, GatewayUnavailableError) for each in results) == 20
         assert len(await broker.portfolio()) == 60
