@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,6 +97,25 @@ async def test_a_better_one_takes_over_when_the_hold_is_over(
         assert asked(gateway) == [one.conid, other.conid]
         assert gateway.log.refused[101] == 0
         assert gateway.line_peak == 1
+
+
+async def test_a_leg_that_has_expired_gives_its_line_up_and_is_not_asked_for_again(
+    gateway: SimulatedGateway, tmp_path: Path, clock: FakeClock
+):
+    """The registry keeps it until somebody takes it out; until then the line-up says what to do."""
+    async with rigged(gateway, tmp_path, clock) as rig:
+        soon, late = sorted(options_of(gateway), key=lambda each: str(each.expiry))[:: len(options_of(gateway)) - 1]
+        await rig.registry.add_strategy(1, [Leg.of(soon), Leg.of(late)])
+        assert str(soon.expiry) < str(late.expiry)
+        async with rig.streamer() as streamer:
+            assert streamer.streaming == {soon.conid, late.conid}
+            clock.jump(datetime.strptime(str(soon.expiry), "%Y%m%d").replace(tzinfo=UTC) + timedelta(days=1))
+            await rig.until(lambda: streamer.streaming == {late.conid})
+            await streamer.sync()
+            ((candidate, reason),) = streamer.standing.refused
+            assert (candidate.conid, streamer.demoted) == (soon.conid, frozenset())
+            assert "registry.expire()" in reason
+            assert len(asked(gateway, snapshots=False)) == 2
 
 
 async def test_looking_again_at_what_stays_the_same_asks_for_nothing(

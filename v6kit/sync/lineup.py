@@ -126,7 +126,8 @@ class Lineup:
         wanted = [each.conid for each in standing.ranking if each.conid in standing.chosen - before]
         tried = await asyncio.gather(*(self._begin(contracts[conid]) for conid in wanted), return_exceptions=True)
         unlined = {conid for conid, error in zip(wanted, tried, strict=True) if isinstance(error, LineLimitError)}
-        self.demoted = {leg.conid for leg in active} - self.streams.keys() - self._parked.keys()
+        able = [*standing.ranking, *(each for each, _ in standing.refused if not each.is_expired)]
+        self.demoted = {each.conid for each in able} - self.streams.keys() - self._parked.keys()
         self._say(
             [each for each in standing.ranking if each.conid not in standing.chosen or each.conid in unlined],
             of=len({leg.conid for leg in active}),
@@ -165,7 +166,7 @@ class Lineup:
         now = self._clock.now()
         refused, able = [], []
         for each in candidates(rows, active, self.streams, now.date()):
-            reason = self._why_not(each.conid)
+            reason = self._why_not(each)
             if reason is None:
                 able.append(each)
             else:
@@ -181,12 +182,14 @@ class Lineup:
             policy=self._policy_in_words(),
         )
 
-    def _why_not(self, conid: int) -> str | None:
-        if conid in self._parked:
-            return f"not asked for again in this session: {self._parked[conid]}"
-        rest = self._resting.get(conid)
+    def _why_not(self, candidate: Candidate) -> str | None:
+        if candidate.is_expired:
+            return "expired; await desk.registry.expire() takes it out of its strategy"
+        if candidate.conid in self._parked:
+            return f"not asked for again in this session: {self._parked[candidate.conid]}"
+        rest = self._resting.get(candidate.conid)
         if rest is None or rest.until <= self._clock.monotonic():
-            self._resting.pop(conid, None)
+            self._resting.pop(candidate.conid, None)
             return None
         return f"refused, and asked for again after {self._rest_seconds:g} s: {rest.reason}"
 

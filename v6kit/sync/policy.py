@@ -45,6 +45,11 @@ class Candidate:
     held: bool
     streaming_since: datetime | None
 
+    @property
+    def is_expired(self) -> bool:
+        """Whether its last day is over."""
+        return self.days_to_expiry is not None and self.days_to_expiry < 0
+
     def why(self) -> str:
         """Return in words what the default policy goes by."""
         names = ("strategy " if len(self.strategies) == 1 else "strategies ") + ", ".join(self.strategies)
