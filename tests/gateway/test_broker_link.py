@@ -16,6 +16,7 @@ from v6kit.gateway import Answer
 
 if TYPE_CHECKING:
     from conftest import GatewayMaker
+    from v6kit.clock import FakeClock
     from v6kit.gateway import SimulatedGateway
 
 
@@ -246,6 +247,33 @@ async def test_a_competing_session_pauses_snapshots_and_keeps_streams(gateway: S
         await broker.subscribe(refused)
         await broker.current_time()
         assert broker.streaming == {option.conid, refused.conid}
+
+
+@pytest.mark.parametrize("outage", ["farm", "servers", "session"])
+async def test_ticks_from_before_an_outage_do_not_hide_it(make_gateway: GatewayMaker, clock: FakeClock, outage: str):
+    """Both may come in one packet, and ib_async tells of ticks at a packet's end."""
+    gateway = await make_gateway(40)
+    option = options_of(gateway)[0]
+    async with connected(gateway, timings=PATIENT) as broker:
+        quotes = Heard(broker.on_quote)
+        await broker.subscribe(option)
+        (first,) = await quotes.until(lambda quote: quote.quality is Quality.OK)
+        gateway.faults.coalesce_seconds = 0.2
+        ticks = gateway.log.sent["TICK_PRICE"]
+        clock.advance(60)
+        await gateway.ticked()
+        assert gateway.log.sent["TICK_PRICE"] > ticks
+        begin = {
+            "farm": lambda: gateway.break_farm("usopt"),
+            "servers": lambda: gateway.broadcast(1100),
+            "session": gateway.begin_competing_session,
+        }
+        begin[outage]()
+        await broker.current_time()  # its answer comes after both
+        latest = broker.latest(option.conid)
+        assert latest is not None
+        assert latest.received_at > first.received_at
+        assert latest.quality is Quality.STALE
 
 
 async def test_error_100_halves_the_rate(gateway: SimulatedGateway):

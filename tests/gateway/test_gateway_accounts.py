@@ -239,7 +239,7 @@ async def test_an_account_whose_updates_never_end_leaves_the_others_alone(
         ({"accounts": "DU0000001"}, "accounts must be different ids .* got 'DU0000001'"),
         ({"accounts": ("A,B",)}, "accounts must be different ids"),
         ({"positions": (1, 2, 3), "accounts": IDS}, "positions must be one number, or one for each of 2 accounts"),
-        ({"positions": (1, 2001), "accounts": IDS}, "positions must be at most 2000, got 2001"),
+        ({"positions": (1, 5501), "accounts": IDS}, "positions must be at most 5500, got 5501"),
     ],
     ids=str,
 )

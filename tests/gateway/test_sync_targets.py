@@ -48,7 +48,7 @@ async def fed(rig: Rig, **settings: object) -> QueueWorker:
     """Return a worker that has refreshed every position just now."""
     await rig.book.sync(await rig.broker.positions())
     worker = rig.worker(feed=feed_of(rig), **settings)
-    while (await worker.run_cycle()).claimed:
+    while (report := await worker.run_cycle()).claimed or report.in_flight:
         pass
     assert {row.quality for row in rig.book.rows()} == {"ok"}
     return worker
@@ -144,7 +144,7 @@ async def test_a_contract_without_prices_is_asked_for_once_per_target(
     gateway: SimulatedGateway, tmp_path: Path, clock: FakeClock
 ):
     """In a closed market, and when its requests fail: it must not take the lines of all others."""
-    async with rigged(gateway, tmp_path, clock, snapshot_timeout=0.1) as rig:
+    async with rigged(gateway, tmp_path, clock) as rig:
         worker = await fed(rig)
         silent = options_of(gateway)[0].conid
         gateway.market.is_open = False

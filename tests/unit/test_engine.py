@@ -171,10 +171,10 @@ async def test_a_busy_caller_does_not_hold_up_the_engine():
             await asyncio.sleep(0.01)
 
     engine.submit(beat())
-    began = time.monotonic()
-    while time.monotonic() - began < 0.5:
+    deadline = time.monotonic() + DEADLINE
+    while len(beats) < 10:
         sum(range(1000))
-    assert len([at for at in beats if at > began]) >= 10
+        assert time.monotonic() < deadline
     engine.close()
 
 

@@ -34,6 +34,7 @@ class Router(Wrapper):
 
     def error(self, reqId: int, errorCode: int, errorString: str, advancedOrderRejectJson: str) -> None:
         super().error(reqId, errorCode, errorString, advancedOrderRejectJson)
+        self._hand_ticks_on()
         self._session.on_error(reqId, errorCode, errorString)
         self._listener.on_message(self._session, reqId, errorCode, errorString)
 
@@ -93,3 +94,9 @@ class Router(Wrapper):
         super().tcpDataProcessed()
         if self.pendingTickers:
             self._listener.on_ticks(self.pendingTickers)
+
+    def _hand_ticks_on(self) -> None:
+        """Hand on what the packet brought so far: ticks from before an outage must not look as if they ended it."""
+        if self.pendingTickers:
+            self._listener.on_ticks(self.pendingTickers)
+            super().tcpDataArrived()  # which forgets them

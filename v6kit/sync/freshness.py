@@ -143,7 +143,7 @@ class Freshness:
             return f"nothing is refreshed by snapshot now: {self.held_back}"
         has, lines = self.capacity.per_second, self.capacity.lines
         hold = f"held {self.capacity.hold:.1f} s each" if self.capacity.hold else "hold not measured yet"
-        means = f"{has:.1f} ({lines} lines, {hold}; pace {self.capacity.pace:g})"
+        means = f"{has:.1f} ({lines} line{'s' * (lines != 1)}, {hold}; pace {self.capacity.pace:g})"
         if self.is_feasible:
             return f"the targets need {self.needed:.1f} refreshes per second, there are {means}"
         return (
@@ -278,11 +278,12 @@ def _every(count: int, per_second: float, target: float) -> float:
 
 
 def _as_text(kinds: pl.DataFrame) -> Iterator[str]:
-    yield f"  {'':<18}{'count':>7}{'p50':>8}{'p95':>8}{'max':>8}{'target':>8}{'within':>8}{'expected':>10}"
+    ages = "".join(f"{name:>8}" for name in ("p50", "p95", "max", "target"))
+    yield f"  {'':<18}{'count':>7}{'unquoted':>10}{ages}{'within':>8}{'expected':>10}"
     for each in kinds.iter_rows(named=True):
         ages = "".join(f"{_shown(each[name]):>8}" for name in ("p50", "p95", "max", "target_seconds"))
         expected = f"{_shown(each['expected_seconds']):>10}"
-        yield f"  {each['kind']:<18}{each['positions']:>7}{ages}{each['within']:>8.1%}{expected}"
+        yield f"  {each['kind']:<18}{each['positions']:>7}{each['unquoted']:>10}{ages}{each['within']:>8.1%}{expected}"
 
 
 def _shown(seconds: float | None) -> str:
