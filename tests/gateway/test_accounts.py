@@ -214,6 +214,20 @@ async def test_updates_that_another_client_took_are_asked_for_once_more(gateway:
         assert followed(gateway) == [FIRST, SECOND, FIRST, FIRST]
 
 
+async def test_a_round_that_was_cut_short_blames_nobody_for_what_it_ended(
+    gateway: SimulatedGateway, caplog: pytest.LogCaptureFixture
+):
+    """Its last request may be answered with 2100 after we have stopped waiting, as when a command ends."""
+    gateway.faults.silent_accounts.add(SECOND)
+    async with connected(gateway, timings=UNHURRIED) as broker:
+        notices = Heard(broker.on_notice)
+        assert broker._rounds.is_going
+        await broker._rounds.close()
+        gateway.broadcast(2100)
+        await notices.until(lambda code, _text: code == 2100)
+        assert "Another client" not in caplog.text
+
+
 async def test_a_drop_in_the_midst_of_a_round_begins_a_new_one(gateway: SimulatedGateway):
     """Nothing hangs on the account that was being asked; after the reconnect all are asked again."""
     gateway.faults.silent_accounts.add(SECOND)

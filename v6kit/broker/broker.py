@@ -129,7 +129,7 @@ class Broker:
             account_book=self._account_book,
             pacer=self._pacer,
             accounts=frozenset(self._only),
-            is_switching=lambda: self._rounds.is_going,
+            is_switching=lambda: self._rounds.is_switching,
             timings=timings,
             clock=clock,
         )

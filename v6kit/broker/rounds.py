@@ -66,8 +66,13 @@ class PortfolioRounds:
 
     @property
     def is_going(self) -> bool:
-        """Whether a round is under way, which ends one subscription after the other."""
+        """Whether a round is under way."""
         return self._round is not None and not self._round.done()
+
+    @property
+    def is_switching(self) -> bool:
+        """Whether a subscription may end because a round asked for the next one, now or when it was cut short."""
+        return self.is_going or (self._round is not None and self._round.cancelled())
 
     def start(self) -> None:
         """Begin a round, unless one is under way or the only account is followed anyway; returns at once."""
