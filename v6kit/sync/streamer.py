@@ -34,7 +34,7 @@ from v6kit.sync.policy import Policy, default_policy
 FLUSH_SECONDS = 1.0
 REGISTRY_SECONDS = 5.0
 REASSESS_SECONDS = 15.0
-_MOST_COMMITS_TO_WAIT_FOR = 4  # else a busy process beside this one would keep quotes from being written
+_MOST_SECONDS_TO_WAIT = 5  # else a busy process beside this one would keep quotes from being written
 _RETIRE_ROUNDS = 3
 _log = logging.getLogger("v6kit.sync")
 
@@ -93,6 +93,7 @@ class PositionStreamer:
         self._last_look = pl.DataFrame(schema=reconcile.SCHEMA)
         self._one_sync = asyncio.Lock()
         self._one_flush = asyncio.Lock()
+        self._flushed_version = 0  # of the book, up to which commits have been waited for
         self._errors: dict[str, Exception] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._disconnect: list[Callable[[], None]] = []
@@ -148,6 +149,7 @@ class PositionStreamer:
         except BaseException:
             await self.stop()
             raise
+        self._flushed_version = self.book.ledger.version
         self._tasks = [
             asyncio.create_task(self._repeat("position sync", self._sync_when_due), name="v6kit position sync"),
             asyncio.create_task(self._repeat("quote writer", self._flush_when_due), name="v6kit quote writer"),
@@ -362,11 +364,14 @@ class PositionStreamer:
 
     async def _flush_when_due(self) -> None:
         """Write once a second, and a second later for each commit of others: the book gets one per second at most."""
-        before = self.book.ledger.version
-        await asyncio.sleep(FLUSH_SECONDS)
-        others = self.book.ledger.version - before
-        await asyncio.sleep(FLUSH_SECONDS * min(others, _MOST_COMMITS_TO_WAIT_FOR))
+        owed, waited = 1, 0
+        while owed and waited < _MOST_SECONDS_TO_WAIT:
+            await asyncio.sleep(FLUSH_SECONDS)
+            version = self.book.ledger.version
+            owed, waited = owed - 1 + version - self._flushed_version, waited + 1
+            self._flushed_version = version
         await self._flush(quotes=True)
+        self._flushed_version = self.book.ledger.version
 
     async def _flush(self, *, quotes: bool) -> None:
         """Write what came in since the last time, in one commit; what has changed is refreshed before the others."""
