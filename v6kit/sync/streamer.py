@@ -370,15 +370,18 @@ class PositionStreamer:
             version = self.book.ledger.version
             owed, waited = owed - 1 + version - self._flushed_version, waited + 1
             self._flushed_version = version
-        await self._flush(quotes=True)
-        self._flushed_version = self.book.ledger.version
+        self._flushed_version += await self._flush(quotes=True)
 
-    async def _flush(self, *, quotes: bool) -> None:
-        """Write what came in since the last time, in one commit; what has changed is refreshed before the others."""
+    async def _flush(self, *, quotes: bool) -> bool:
+        """Write what came in since the last time, in one commit; what has changed is refreshed before the others.
+
+        Returns:
+            Whether the book has one commit more by it.
+        """
         async with self._one_flush:
             taken = self._inflow.take(quotes=quotes)
             try:
-                await self.book.record(taken.updates(self._rows(), self._latest))
+                written = await self.book.record(taken.updates(self._rows(), self._latest))
                 changed = taken.changed()
                 await self.queue.insert_many(
                     [
@@ -392,6 +395,7 @@ class PositionStreamer:
             except BaseException:
                 self._inflow.put_back(taken)  # writing it twice changes nothing
                 raise
+        return written > 0
 
     def _latest(self, conid: int) -> Quote | None:
         return self.broker.latest(conid) if conid in self._streams else None
