@@ -108,7 +108,13 @@ _TYPES: dict[str, pl.DataType] = {
     **STAMP,
 }
 SPEC: TableSpec[BookRow] = TableSpec(
-    name="position_updates", key=("account", "conid"), columns=_TYPES, row=BookRow, finished="position = 0"
+    name="position_updates",
+    key=("account", "conid"),
+    columns=_TYPES,
+    row=BookRow,
+    finished="position = 0",
+    not_restored="it says what the account holds now, and the account does not go back; look at the past with as_of(), "
+    "and read the account anew with await desk.sync()",
 )
 
 

@@ -149,14 +149,15 @@ class Desk:
         return _there(self._feed).freshness(self.worker.hold)
 
     def history(self, table: str) -> TableHistory:
-        """Return the past of one of the lake's tables.
+        """Return the past of one of the lake's tables; it can restore what is to be restored (the registry).
 
         Args:
             table: `position_queue`, `position_updates` or `active_strategies`.
         """
         if table not in TABLES:
             raise ValueError(f"table must be one of {', '.join(TABLES)}, got {table!r}")
-        return TableHistory(f"{self.lake}/{table}", TABLES[table], storage_options=self._options, clock=self.clock)
+        opened = next(each for each in (self.registry, self.queue, self.positions) if each.SPEC.name == table)
+        return TableHistory(opened.uri, storage_options=self._options, clock=self.clock, table=opened)
 
     # --- running ------------------------------------------------------------------------------------------------
 

@@ -15,21 +15,13 @@ from typing import Any
 import polars as pl
 
 from v6kit.clock import Clock
-from v6kit.contracts import check_instant
 from v6kit.errors import StorageError, VersionUnavailableError
+from v6kit.ledger.compare import ADDED, CHANGED, FOUND, blamed
 from v6kit.ledger.faults import storage_errors
+from v6kit.ledger.moments import VERSIONS_SCHEMA, Summary, When, as_moment, matching
 from v6kit.ledger.retention import Horizon
-from v6kit.ledger.spec import INSTANT, STAMP, UNTIL, ResultT, newest_per_key
+from v6kit.ledger.spec import STAMP, UNTIL, ResultT, newest_per_key
 from v6kit.ledger.store import Store
-
-When = int | datetime | str
-VERSIONS_SCHEMA: Mapping[str, pl.DataType] = {
-    "version": pl.Int64(),
-    "updated_at": INSTANT,
-    "rows": pl.UInt32(),
-    "changes": pl.String(),
-    "updated_by": pl.String(),
-}
 
 
 class Past:
@@ -70,23 +62,50 @@ class Past:
         these are the versions after the horizon.
         """
 
-        def look() -> pl.DataFrame:
-            horizon = self._horizon()
-            rows = self._rows(self._files()).filter(pl.col("version") > (-1 if horizon is None else horizon.version))
-            return self._collect(
-                rows.group_by("version", "change").agg(
-                    pl.col("updated_at").max(), pl.len().alias("rows"), pl.col("updated_by").first()
-                )
+        def look() -> tuple[pl.DataFrame, pl.DataFrame]:
+            horizon, rows = self._horizon(), self._rows(self._files())
+            verbs = (
+                rows.filter(pl.col("version") > (-1 if horizon is None else horizon.version))
+                .group_by("version", "change")
+                .agg(pl.col("updated_at").max(), pl.len().alias("rows"), pl.col("updated_by").first())
             )
+            hashes = pl.sum_horizontal(pl.col(name).hash(n) for n, name in enumerate(self.key))  # faster than the keys
+            first = rows.select("version", hashes.alias("key")).group_by("key").agg(pl.col("version").min())
+            began = first.group_by("version").agg(pl.len().alias("added"))
+            return self._collect(verbs), self._collect(began)
 
-        verbs = self._at_one_version(look).sort("version", "change")
-        found = verbs.group_by("version", maintain_order=True).agg(
-            pl.col("updated_at").max(),
-            pl.format("{} {}", "change", "rows").str.join(", ").alias("changes"),
-            pl.col("rows").sum(),
-            pl.col("updated_by").first(),
+        verbs, began = self._at_one_version(look)
+        found = (
+            verbs.sort("version", "change")
+            .group_by("version", maintain_order=True)
+            .agg(
+                pl.col("updated_at").max(),
+                pl.format("{} {}", "change", "rows").str.join(", ").alias("changes"),
+                pl.col("rows").sum(),
+                pl.col("updated_by").first(),
+                pl.col("change").str.join(", ").alias("operation"),
+            )
+            .join(began, on="version", how="left", maintain_order="left")
+            .with_columns(pl.col("added").fill_null(0))
+            .with_columns(
+                (pl.col("rows") - pl.col("added")).alias("changed"),
+                pl.lit(0).alias("removed"),
+                pl.lit(value=True).alias("readable"),
+            )
         )
         return found.select(pl.col(name).cast(kind) for name, kind in VERSIONS_SCHEMA.items())
+
+    def summary(self) -> Summary:
+        """Return from where to where it reaches."""
+
+        def look() -> Summary:
+            horizon, files = self._horizon(), self._store.files()
+            rows = int(files["num_records"].sum()) if "num_records" in files.columns else None
+            newest = files["max.updated_at"].max() if "max.updated_at" in files.columns else None
+            first = 0 if horizon is None else horizon.version
+            return Summary(first, self._store.version, first, 0, rows, newest)  # type: ignore[arg-type]  # an instant
+
+        return self._at_one_version(look)
 
     def as_of(self, when: When) -> pl.DataFrame:
         """Return what the ledger held then: one row per key, in the order of its last change.
@@ -131,17 +150,32 @@ class Past:
         Args:
             *key: One value per key column, in their order; `None` where the column is null.
         """
-        if len(key) != len(self.key):
-            raise ValueError(f"key must be {len(self.key)} value(s) for {', '.join(self.key)}, got {key!r}")
-        names_it = pl.all_horizontal(pl.col(name).eq_missing(value) for name, value in zip(self.key, key, strict=True))
 
-        def look() -> pl.DataFrame:
+        def look() -> tuple[pl.DataFrame, int]:
+            wanted, horizon = matching(self._columns(), self.key, key), self._horizon()
+            names_it = [pl.col(name).eq_missing(wanted[name][0]) for name in self.key]
             rows = self._rows(self._files(self.key[0], low=key[0], high=key[0]))
-            return self._collect(self._seen(rows.filter(names_it)))
+            return self._collect(self._seen(rows.filter(names_it))), -1 if horizon is None else horizon.seq
 
-        states = self._at_one_version(look).sort("seq")
+        states, horizon = self._at_one_version(look)
         until = pl.col("updated_at").shift(-1)
-        return states.with_columns(until.alias("until"), (until - pl.col("updated_at")).alias("lasted"))
+        began = pl.when(pl.col("seq") <= horizon).then(pl.lit(FOUND)).otherwise(pl.lit(ADDED))
+        sign = pl.when(pl.int_range(pl.len()) == 0).then(began).otherwise(pl.lit(CHANGED))
+        return states.sort("seq").select(
+            sign.alias("diff"), pl.all(), until.alias("until"), (until - pl.col("updated_at")).alias("lasted")
+        )
+
+    def blame(self, when: When | None = None) -> pl.DataFrame:
+        """Return of every value since which version it is what it is; columns as in `TableHistory.blame`."""
+        moment = None if when is None else as_moment(when)
+
+        def look() -> tuple[pl.DataFrame, Horizon | None]:
+            version = self._store.version if moment is None else self._version_at(moment)
+            rows = self._rows(self._files("version", high=version)).filter(pl.col("version") <= version)
+            return self._collect(self._seen(rows)), self._horizon()
+
+        rows, horizon = self._at_one_version(look)
+        return blamed(rows, self.key, -1 if horizon is None else horizon.seq)
 
     # --- at one version of the table --------------------------------------------------------------------------------
 
@@ -263,21 +297,3 @@ class Past:
                 newest=span["newest"],
             )
         return int(max(span["found"] or 0, 0 if horizon is None else horizon.version))
-
-
-def as_moment(when: When) -> int | datetime:
-    """Return a version or an aware instant.
-
-    Raises:
-        TypeError, ValueError: It is neither, or text that is no instant, or a naive datetime.
-    """
-    if isinstance(when, bool) or not isinstance(when, int | datetime | str):
-        raise TypeError(f"when must be a version, a datetime or ISO text, got {when!r} ({type(when).__name__})")
-    if isinstance(when, int):
-        return when
-    if isinstance(when, str):
-        try:
-            when = datetime.fromisoformat(when)
-        except ValueError:
-            raise ValueError(f"when must be ISO text such as 2026-11-22T14:32:05+00:00, got {when!r}") from None
-    return check_instant("when", when)

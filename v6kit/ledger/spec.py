@@ -46,6 +46,9 @@ class TableSpec(Generic[RowT]):
         statistics: Columns with min and max in the log, besides the book-keeping ones; few, since each commit pays.
         distinct: Columns whose values hardly repeat, besides `seq`: written as differences instead of by a dictionary.
         finished: SQL condition that says of a row that it ends its item for good, so that it may be pruned one day.
+        restored: Makes of what a key was then, and what it is now, the row that brings the old state back, or `None`
+            where nothing is to be done. Each may be `None`: there was or is no such key.
+        not_restored: Of a ledger without `restored`: why, and what to do instead.
     """
 
     name: str
@@ -56,6 +59,8 @@ class TableSpec(Generic[RowT]):
     statistics: tuple[str, ...] = ()
     distinct: tuple[str, ...] = ()
     finished: str = ""
+    restored: Callable[[RowT | None, RowT | None, Moment], RowT | None] | None = None
+    not_restored: str = ""
 
     def row_fields(self) -> tuple[str, ...]:
         """Return the field names of a row, in the row's order."""

@@ -35,6 +35,7 @@ from v6kit.ledger.place import check_local_path, is_local, normalise, options_fo
 from v6kit.ledger.spec import UNTIL, TableSpec
 
 SCHEMA_PROPERTY = "v6kit.schema"
+KEY_PROPERTY = "v6kit.key"
 COMMIT_ID = "v6kit.commit"
 _MAX_SEQ = 2**63 - 1
 LOG_RETENTION = timedelta(minutes=10)
@@ -129,6 +130,7 @@ class Store:
         statistics = [*spec.statistics, "seq", "version", "updated_at"]
         configuration = {
             SCHEMA_PROPERTY: f"{spec.name}/{spec.version}",
+            KEY_PROPERTY: ",".join(spec.key),  # for those who look at the table without its spec
             "delta.dataSkippingStatsColumns": ",".join(statistics),
             **_RETENTION,
         }
@@ -178,6 +180,7 @@ class Store:
                 return
             with self._or_overtaken(f"migrating the table to schema {spec.version}"):
                 write_deltalake(self.table, on_disk(spec.empty()).to_arrow(), mode="append", schema_mode="merge")
+            self.set_property(KEY_PROPERTY, ",".join(spec.key))  # it may have grown by a column
             self.set_property(SCHEMA_PROPERTY, f"{spec.name}/{spec.version}")
 
     def refresh(self) -> bool:

@@ -119,6 +119,8 @@ SPEC: TableSpec[QueuedPosition] = TableSpec(
     statistics=("request_id",),
     distinct=("request_id", "conid"),
     finished="status IN ('SUCCESS', 'FAILED', 'CANCELLED')",
+    not_restored="a request ends exactly once, and what a worker has claimed is its own until the lease ends; queue "
+    "failed requests anew with redrive(), others with insert_many(), and end live ones with cancel()",
 )
 
 

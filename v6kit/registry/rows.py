@@ -12,7 +12,7 @@ from typing import NamedTuple
 import polars as pl
 
 from v6kit.contracts import DEFAULT_STRATEGY_PRIORITY, ActiveContract
-from v6kit.ledger import INSTANT, NO_INSTANT, STAMP, Rows, TableSpec
+from v6kit.ledger import INSTANT, NO_INSTANT, STAMP, Moment, Rows, TableSpec
 
 Key = tuple[str, str | None, int]
 
@@ -53,6 +53,21 @@ class RegistryRow(NamedTuple):
         return ActiveContract(**fields)
 
 
+_DOMAIN = RegistryRow._fields.index("change")  # so many fields say what a leg is, the others how it came to be so
+
+
+def restored(then: RegistryRow | None, now: RegistryRow | None, moment: Moment) -> RegistryRow | None:
+    """Return the row that makes a leg what it was then; a leg that did not exist then is removed, not erased."""
+    if then is None:
+        if now is None or now.removed_at is not None:
+            return None
+        return now._replace(removed_at=moment.now, change="RESTORE")
+    then = then._replace(priority=then.priority or DEFAULT_STRATEGY_PRIORITY)  # null in rows of the first schema
+    if now is not None and now[:_DOMAIN] == then[:_DOMAIN]:
+        return None
+    return then._replace(change="RESTORE")
+
+
 SPEC: TableSpec[RegistryRow] = TableSpec(
     name="active_strategies",
     key=("strategy_id", "account", "conid"),
@@ -74,6 +89,7 @@ SPEC: TableSpec[RegistryRow] = TableSpec(
         **STAMP,
     },
     row=RegistryRow,
+    restored=restored,
 )
 
 
