@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -178,6 +179,10 @@ async def _recorded_day() -> list[tuple[str, tuple[str, ...]]]:
             clock.advance(300)
             await gateway.ticked()
             await gateway.ticked()  # a connection that was cut is gone from both ends by now
+            for _ in range(2):  # what ib_async asks by itself when a link is back is answered within this step
+                if ib.isConnected():
+                    with suppress(ConnectionError):  # the cut is noticed only now
+                        await ib.reqCurrentTimeAsync()
         await gateway.played()
         ib.disconnect()
     return [(each.name, each.fields) for each in gateway.log.records if each.direction == "sent"]
