@@ -161,7 +161,7 @@ async def test_closing_a_desk_whose_lake_is_broken_still_closes_everything(tmp_p
     gateway = simulated()
     desk = await opened(tmp_path / "lake", gateway)
     gateway.account.set_position(gateway.account.positions[0].instrument.conid, 77)
-    await eventually(lambda: desk.streamer._inflow.positions)
+    await eventually(lambda: desk.streamer._writer.inflow.positions)
     Breakage(desk.positions)
     with pytest.raises(StorageError):
         await desk.close()

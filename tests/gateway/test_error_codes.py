@@ -30,7 +30,7 @@ from v6kit.contracts import Quality
 from v6kit.errors import GatewayUnavailableError
 from v6kit.gateway import answers
 from v6kit.sync import decisions
-from v6kit.sync import streamer as streamer_module
+from v6kit.sync import writer as writer_module
 
 if TYPE_CHECKING:
     from conftest import GatewayMaker
@@ -68,7 +68,7 @@ def unthrottled():
 @pytest.fixture(autouse=True)
 def quick_flush(monkeypatch: pytest.MonkeyPatch):
     """Write quotes more often than once per second."""
-    monkeypatch.setattr(streamer_module, "FLUSH_SECONDS", 0.02)
+    monkeypatch.setattr(writer_module, "WRITE_SECONDS", 0.02)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from v6kit.clock import FakeClock
 from v6kit.contracts import Leg
 from v6kit.sync import Candidate
 from v6kit.sync import streamer as streamer_module
+from v6kit.sync import writer as writer_module
 
 if TYPE_CHECKING:
     from conftest import GatewayMaker
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 def quick(monkeypatch: pytest.MonkeyPatch):
     """Look at ranks and write quotes more often; the pace is the broker's to keep, and tested there."""
     monkeypatch.setattr(streamer_module, "REASSESS_SECONDS", 0.02)
-    monkeypatch.setattr(streamer_module, "FLUSH_SECONDS", 0.02)
+    monkeypatch.setattr(writer_module, "WRITE_SECONDS", 0.02)
     with without_throttle():
         yield
 

@@ -18,7 +18,9 @@ from v6kit.errors import GatewayUnavailableError, RequestFailedError, StorageErr
 from v6kit.gateway import Answer
 from v6kit.queue import PositionQueue
 from v6kit.registry import StrategyRegistry
+from v6kit.sync import BookWriter
 from v6kit.sync import streamer as streamer_module
+from v6kit.sync import writer as writer_module
 
 if TYPE_CHECKING:
     from conftest import GatewayMaker
@@ -36,7 +38,7 @@ def unthrottled():
 @pytest.fixture
 def quick_flush(monkeypatch: pytest.MonkeyPatch):
     """Write quotes more often than once per second."""
-    monkeypatch.setattr(streamer_module, "FLUSH_SECONDS", 0.02)
+    monkeypatch.setattr(writer_module, "WRITE_SECONDS", 0.02)
 
 
 @pytest.fixture
@@ -184,13 +186,13 @@ async def test_a_reconnect_before_the_next_commit_leaves_fresh_quotes_fresh(
         legs = await condor(rig)
         streamer = rig.streamer()
         await streamer.start()
-        await rig.until(lambda: legs == streamer._inflow.quotes.keys())
-        await streamer._flush(quotes=True)
+        await rig.until(lambda: legs == streamer._writer.inflow.quotes.keys())
+        await streamer._writer.write()
         states = states_of(rig.broker)
         gateway.drop_clients()
         await reached(states, ConnectionState.LIVE)
-        await rig.until(lambda: legs == streamer._inflow.quotes.keys())
-        await streamer._flush(quotes=True)
+        await rig.until(lambda: legs == streamer._writer.inflow.quotes.keys())
+        await streamer._writer.write()
         assert {rig.row(conid).quality for conid in legs} == {"ok"}
 
 
@@ -254,7 +256,7 @@ async def test_a_position_that_opens_under_a_quiet_stream_has_its_quote(
         streamer = rig.streamer()
         await streamer.start()
         await rig.until(lambda: rig.broker.latest(opened.conid) is not None)
-        await rig.until(lambda: not streamer._inflow.quotes)
+        await rig.until(lambda: not streamer._writer.inflow.quotes)
         gateway.account.set_position(opened.conid, 1)
         row = await rig.until(lambda: rig.row(opened.conid))
         assert (row.change, row.source, row.quality) == ("OPEN", "stream", "ok")
@@ -423,6 +425,25 @@ async def test_quotes_that_could_not_be_written_are_written_later(
         assert rig.live(conid).priority == 1
 
 
+async def test_a_cycle_takes_streamed_quotes_along_in_its_own_commit(
+    gateway: SimulatedGateway, tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+):
+    """Worker and streamer share a writer, so that a busy worker does not double the commits of the book."""
+    monkeypatch.setattr(writer_module, "WRITE_SECONDS", 3600)
+    async with rigged(gateway, tmp_path, clock) as rig:
+        legs = await condor(rig)
+        writer = BookWriter(rig.queue, rig.broker, rig.book, parked={})
+        await rig.streamer(writer=writer).start()
+        worker = rig.worker(batch_size=3, writer=writer)
+        commits: list[set[int]] = []
+        await rig.until(lambda: legs == writer.inflow.quotes.keys())
+        rig.book.ledger.on_commit(lambda rows: commits.append({row.conid for row in rows}))
+        report = await worker.run_cycle()
+        assert report.claimed == 3
+        assert len(commits[-1]) == 3 + len(legs)
+        assert legs < commits[-1]
+
+
 async def test_a_cancelled_commit_keeps_what_came_in(gateway: SimulatedGateway, tmp_path: Path, clock: FakeClock):
     """`stop` may meet a commit halfway: what it was to write is written by the last one."""
     conid = options_of(gateway)[-1].conid
@@ -430,8 +451,8 @@ async def test_a_cancelled_commit_keeps_what_came_in(gateway: SimulatedGateway, 
         streamer = rig.streamer()
         await streamer.start()
         gateway.account.set_position(conid, 42)
-        await rig.until(lambda: streamer._inflow.positions)
-        writing = asyncio.create_task(streamer._flush(quotes=True))
+        await rig.until(lambda: streamer._writer.inflow.positions)
+        writing = asyncio.create_task(streamer._writer.write())
         await asyncio.sleep(0)
         writing.cancel()
         await asyncio.wait({writing})
@@ -447,7 +468,7 @@ async def test_stop_unsubscribes_although_the_book_cannot_be_written(
         await condor(rig)
         streamer = rig.streamer()
         await streamer.start()
-        await rig.until(lambda: streamer._inflow.quotes)
+        await rig.until(lambda: streamer._writer.inflow.quotes)
         breakage = Breakage(rig.book)
         with pytest.raises(StorageError):
             await streamer.stop()
@@ -535,9 +556,9 @@ async def test_an_unforeseen_error_is_heard_and_the_following_goes_on(
     async with rigged(gateway, tmp_path, clock) as rig:
         streamer = rig.streamer()
         await streamer.start()
-        streamer._inflow.errors[1] = 1
-        good, streamer._inflow = streamer._inflow, None
+        streamer._writer.inflow.errors[1] = 1
+        good, streamer._writer.inflow = streamer._writer.inflow, None
         await rig.until(lambda: isinstance(streamer.last_error, AttributeError))
-        streamer._inflow = good
+        streamer._writer.inflow = good
         await rig.until(lambda: streamer.last_error is None)
     assert any(record.exc_info for record in caplog.records)

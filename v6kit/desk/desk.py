@@ -33,6 +33,7 @@ from v6kit.positions import PositionBook
 from v6kit.queue import PositionQueue
 from v6kit.registry import StrategyRegistry
 from v6kit.sync import (
+    BookWriter,
     CycleReport,
     Feed,
     Freshness,
@@ -337,8 +338,16 @@ class Desk:
         await self._broker.connect()
         parked: dict[int, str] = {}
         self._feed = Feed(self.registry, self.queue, self._broker, self.positions, targets, parked=parked)
+        writer = BookWriter(self.queue, self._broker, self.positions, parked=parked)
         self._worker = QueueWorker(
-            self.queue, self._broker, self.positions, interval, batch_size, parked=parked, feed=self._feed
+            self.queue,
+            self._broker,
+            self.positions,
+            interval,
+            batch_size,
+            parked=parked,
+            feed=self._feed,
+            writer=writer,
         )
         self._streamer = PositionStreamer(
             self.registry,
@@ -348,6 +357,7 @@ class Desk:
             sync_interval,
             parked=parked,
             feed=self._feed,
+            writer=writer,
             policy=policy,
             minimum_hold=minimum_hold,
         )

@@ -7,9 +7,11 @@ from v6kit.sync.policy import Candidate, Policy, check_policy, default_policy
 from v6kit.sync.report import CycleReport
 from v6kit.sync.streamer import PositionStreamer
 from v6kit.sync.worker import QueueWorker
+from v6kit.sync.writer import BookWriter
 
 __all__ = [
     "MINIMUM_HOLD_SECONDS",
+    "BookWriter",
     "Candidate",
     "CycleReport",
     "Feed",

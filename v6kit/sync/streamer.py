@@ -1,8 +1,8 @@
 """`PositionStreamer`: keeps active contracts live, and everything else in the queue.
 
 Reads all positions on start, every `sync_interval` and after each reconnect; follows the registry, position events and
-portfolio pushes in between; writes streamed quotes at most once per second as one commit. After a reconnect it says
-what reconciliation finds, and leaves it to the trader.
+portfolio pushes in between; has what came in written once per second. After a reconnect it says what reconciliation
+finds, and leaves it to the trader.
 
 Belongs to the broker's event loop; calls from elsewhere hop there and back, and so do the registry's callbacks.
 """
@@ -18,23 +18,22 @@ from typing import Self
 import polars as pl
 
 from v6kit.broker import Broker, ConnectionState
-from v6kit.contracts import AccountPosition, ActiveContract, Quote, check_float
+from v6kit.contracts import AccountPosition, ActiveContract, check_float
 from v6kit.engine import at_home
 from v6kit.errors import InvalidTransitionError, V6KitError
 from v6kit.positions import BookRow, PositionBook
-from v6kit.queue import ACTIVE_PRIORITY, PositionQueue
+from v6kit.queue import PositionQueue
 from v6kit.registry import StrategyRegistry
 from v6kit.sync import decisions, reconcile
 from v6kit.sync.feed import Feed
 from v6kit.sync.freshness import Targets
-from v6kit.sync.inflow import Inflow
 from v6kit.sync.lineup import MINIMUM_HOLD_SECONDS, Lineup, Standing
 from v6kit.sync.policy import Policy, default_policy
+from v6kit.sync.writer import BookWriter
 
-FLUSH_SECONDS = 1.0
+RETRY_SECONDS = 1.0
 REGISTRY_SECONDS = 5.0
 REASSESS_SECONDS = 15.0
-_MOST_SECONDS_TO_WAIT = 5  # else a busy process beside this one would keep quotes from being written
 _RETIRE_ROUNDS = 3
 _log = logging.getLogger("v6kit.sync")
 
@@ -53,6 +52,7 @@ class PositionStreamer:
         sync_interval: Seconds between two readings of all positions; a stream that was refused rests as long.
         parked: Contracts not to ask for in this session, conid → reason; shared with the worker.
         feed: Queues what is due, at each reading; default one of its own.
+        writer: Writes the book; shared with the worker, so that one commit serves both. Default one of its own.
         policy: Gives each `Candidate` a sort key; the lowest stream. Default: priority, days to expiry, exposure.
         minimum_hold: Seconds for which a stream is not displaced by a better one.
 
@@ -70,6 +70,7 @@ class PositionStreamer:
         *,
         parked: dict[int, str] | None = None,
         feed: Feed | None = None,
+        writer: BookWriter | None = None,
         policy: Policy = default_policy,
         minimum_hold: float = MINIMUM_HOLD_SECONDS,
     ) -> None:
@@ -78,7 +79,7 @@ class PositionStreamer:
         self.parked = parked if parked is not None else {}
         self.feed = feed or Feed(registry, queue, broker, book, Targets(), parked=self.parked)
         self.home: asyncio.AbstractEventLoop | None = None
-        self._inflow = Inflow()
+        self._writer = writer or BookWriter(queue, broker, book, parked=self.parked)
         self._lineup = Lineup(
             broker,
             queue.clock,
@@ -92,8 +93,6 @@ class PositionStreamer:
         self._look_is_due = False  # the link was down, so more may have changed than its end tells
         self._last_look = pl.DataFrame(schema=reconcile.SCHEMA)
         self._one_sync = asyncio.Lock()
-        self._one_flush = asyncio.Lock()
-        self._flushed_version = 0  # of the book, up to which commits have been waited for
         self._errors: dict[str, Exception] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._disconnect: list[Callable[[], None]] = []
@@ -149,10 +148,9 @@ class PositionStreamer:
         except BaseException:
             await self.stop()
             raise
-        self._flushed_version = self.book.ledger.version
         self._tasks = [
             asyncio.create_task(self._repeat("position sync", self._sync_when_due), name="v6kit position sync"),
-            asyncio.create_task(self._repeat("quote writer", self._flush_when_due), name="v6kit quote writer"),
+            asyncio.create_task(self._repeat("quote writer", self._writer.write_when_due), name="v6kit quote writer"),
             asyncio.create_task(self._repeat("registry", self._look_at_registry), name="v6kit registry look"),
             asyncio.create_task(self._repeat("line-up", self._reassess_when_due), name="v6kit line-up"),
         ]
@@ -177,7 +175,7 @@ class PositionStreamer:
         self._tasks.clear()
         async with self._one_sync:
             try:
-                await self._flush(quotes=True)
+                await self._writer.write()
             finally:
                 await self._lineup.end_all(unsubscribe=unsubscribe)
 
@@ -206,8 +204,8 @@ class PositionStreamer:
             if self._look_is_due:
                 self._look(positions, covered)
             for value in await self.broker.portfolio():
-                self._inflow.add_portfolio(value)
-            await self._flush(quotes=False)
+                self._writer.inflow.add_portfolio(value)
+            await self._writer.write(quotes=False)
             await self._route()
 
     @at_home
@@ -228,7 +226,7 @@ class PositionStreamer:
 
     async def _read_positions(self) -> tuple[list[AccountPosition], set[str]]:
         """Return all positions, and the accounts for which they are complete."""
-        await self._flush(quotes=False)  # events are older than the list, so they go before it
+        await self._writer.write(quotes=False)  # events are older than the list, so they go before it
         positions = await self.broker.positions()
         return positions, {*self.broker.accounts, *(position.account for position in positions)}
 
@@ -262,7 +260,7 @@ class PositionStreamer:
         rows, active = self._rows(), self.registry.active_legs()
         ended, begun, failures = await self._lineup.arrange(rows, active)
         for conid in ended:
-            self._inflow.quotes.pop(conid, None)
+            self._writer.inflow.quotes.pop(conid, None)
         if begun:
             await self._retire(begun)
         await self.feed.fill()  # also if the link was lost over the streams
@@ -283,7 +281,7 @@ class PositionStreamer:
             return
 
     def _on_parked(self, conid: int, code: int) -> None:
-        self._inflow.errors[conid] = code
+        self._writer.inflow.errors[conid] = code
 
     # --- following ----------------------------------------------------------------------------------------------
 
@@ -299,15 +297,15 @@ class PositionStreamer:
         self._disconnect = [
             self.registry.on_change(on_registry),
             self.broker.on_state(self._on_state),
-            self.broker.on_position(self._inflow.add_position),
-            self.broker.on_portfolio(self._inflow.add_portfolio),
-            self.broker.on_quote(self._inflow.add_quote),
+            self.broker.on_position(self._writer.inflow.add_position),
+            self.broker.on_portfolio(self._writer.inflow.add_portfolio),
+            self.broker.on_quote(self._writer.inflow.add_quote),
             self.broker.on_stream_error(self._on_stream_error),
         ]
 
     def _on_state(self, _old: ConnectionState, new: ConnectionState, _reason: str) -> None:
         if decisions.goes_stale(new):
-            self._inflow.lose(self._streams)
+            self._writer.inflow.lose(self._streams)
         if new is ConnectionState.DOWN:
             self.parked.clear()  # the next session may be told otherwise
         if new is ConnectionState.LIVE:
@@ -333,7 +331,7 @@ class PositionStreamer:
             else:
                 self._errors.pop(name, None)
                 continue
-            await asyncio.sleep(FLUSH_SECONDS)
+            await asyncio.sleep(RETRY_SECONDS)
 
     async def _sync_when_due(self) -> None:
         try:
@@ -361,41 +359,3 @@ class PositionStreamer:
         if not self._lineup.is_settled(self._rows(), self.registry.active_legs()):
             async with self._one_sync:
                 await self._route()
-
-    async def _flush_when_due(self) -> None:
-        """Write once a second, and a second later for each commit of others: the book gets one per second at most."""
-        owed, waited = 1, 0
-        while owed and waited < _MOST_SECONDS_TO_WAIT:
-            await asyncio.sleep(FLUSH_SECONDS)
-            version = self.book.ledger.version
-            owed, waited = owed - 1 + version - self._flushed_version, waited + 1
-            self._flushed_version = version
-        self._flushed_version += await self._flush(quotes=True)
-
-    async def _flush(self, *, quotes: bool) -> bool:
-        """Write what came in since the last time, in one commit; what has changed is refreshed before the others.
-
-        Returns:
-            Whether the book has one commit more by it.
-        """
-        async with self._one_flush:
-            taken = self._inflow.take(quotes=quotes)
-            try:
-                written = await self.book.record(taken.updates(self._rows(), self._latest))
-                changed = taken.changed()
-                await self.queue.insert_many(
-                    [
-                        decisions.wanted(row, ACTIVE_PRIORITY)
-                        for row in self._rows()
-                        if (row.account, row.conid) in changed
-                        and row.conid not in self._streams
-                        and row.conid not in self.parked
-                    ]
-                )
-            except BaseException:
-                self._inflow.put_back(taken)  # writing it twice changes nothing
-                raise
-        return written > 0
-
-    def _latest(self, conid: int) -> Quote | None:
-        return self.broker.latest(conid) if conid in self._streams else None

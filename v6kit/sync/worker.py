@@ -27,6 +27,7 @@ from v6kit.sync.asking import Asker
 from v6kit.sync.decisions import Fetched
 from v6kit.sync.feed import Feed
 from v6kit.sync.report import CycleReport, report
+from v6kit.sync.writer import BookWriter
 
 LEASE = timedelta(seconds=60)
 _CYCLES_PER_LEASE = 3
@@ -46,6 +47,7 @@ class QueueWorker:
         batch_size: How many requests it claims at once, and at most has waiting for a line.
         parked: Contracts not to ask for in this session, conid → reason; shared with the streamer.
         feed: Queues what is due before each claim; `None`: somebody else does.
+        writer: Writes the book; shared with the streamer, so that one commit serves both. Default one of its own.
 
     Attributes:
         home: The event loop that it belongs to: the one on which it was made or first used.
@@ -63,12 +65,14 @@ class QueueWorker:
         *,
         parked: dict[int, str] | None = None,
         feed: Feed | None = None,
+        writer: BookWriter | None = None,
     ) -> None:
         self.queue, self.broker, self.book = queue, broker, book
         self.interval = check_float("interval", interval, above=0.0)
         self.batch_size = check_int("batch_size", batch_size)
         self.parked = parked if parked is not None else {}
         self.feed = feed
+        self._writer = writer or BookWriter(queue, broker, book, parked=self.parked)
         self.home = _running_loop()
         self.cycles = 0
         self.phase = "idle"
@@ -301,7 +305,7 @@ class QueueWorker:
     async def _finish(self, done: Sequence[Fetched]) -> list[str]:
         """Write what came of requests into book and queue, and forget them; return stale claims, by id."""
         self.phase = "book"
-        await _whole(self.book.record([each.update for each in done if each.update is not None]))
+        await _whole(self._writer.write([each.update for each in done if each.update is not None]))
         self.phase = "settle"
         return await _whole(self._settle(done))
 
