@@ -219,3 +219,22 @@ def test_a_fast_engine_sleeps_by_its_own_seconds():
         assert engine.submit(a_minute()).result(DEADLINE) >= 120
     finally:
         engine.close()
+
+
+def test_threads_take_short_turns_while_an_engine_runs():
+    """However many run; afterwards it is as it was, and what somebody else sets meanwhile is left alone."""
+    before = sys.getswitchinterval()
+    first, second = Engine(), Engine()
+    assert sys.getswitchinterval() == pytest.approx(0.001)
+    first.close()
+    first.close()
+    assert sys.getswitchinterval() == pytest.approx(0.001)
+    second.close()
+    assert sys.getswitchinterval() == before
+    third = Engine()
+    sys.setswitchinterval(0.02)
+    third.close()
+    try:
+        assert sys.getswitchinterval() == pytest.approx(0.02)
+    finally:
+        sys.setswitchinterval(before)
