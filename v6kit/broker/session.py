@@ -291,8 +291,8 @@ class Session:
         if code == CLIENT_ID_IN_USE:
             self._was_refused = True
             self.fail(
-                f"client id {self.client_id} is in use at {self._place()}: another program, or another kernel that was "
-                "not closed, is connected under it. Close that one, or choose another client_id"
+                f"client id {self.client_id} is in use at {self.host}:{self.port}: another program, or another kernel "
+                "that was not closed, is connected under it. Close that one, or choose another client_id"
             )
         if req_id == NO_REQUEST and code in ACCOUNT_REFUSALS:
             self._end_portfolio(RequestError(req_id, code, text))
