@@ -350,7 +350,7 @@ async def test_an_account_that_the_login_loses_is_stale_and_never_flat(
         await streamer.sync()
         assert {each.account for each in rig.requests() if each.status == "PENDING"} == {FIRST}
         await rig.until(lambda: next(r for r in rows_of(rig, FIRST) if r.conid == conid).quality == "ok")
-        await streamer._flush(quotes=True)
+        await streamer._writer.write()
         assert {row.quality for row in rows_of(rig, SECOND)} == {"stale"}  # the stream writes to it no longer
         assert (await streamer.reconcile())["account"].unique().to_list() == [FIRST]
 
