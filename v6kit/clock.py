@@ -19,6 +19,9 @@ class Clock:
 
     speed = 1.0
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()" if self.speed == 1.0 else f"{type(self).__name__}({self.speed:g})"
+
     def now(self) -> datetime:
         """Return the current instant, aware, in UTC."""
         return datetime.now(UTC)

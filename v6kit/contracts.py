@@ -251,6 +251,21 @@ class Instrument:
         return label(self.symbol, self.expiry, self.right, self.strike)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class OptionSeries:
+    """The options of one expiry and class: what settles together, and so what the legs of one spread are taken from.
+
+    Attributes:
+        expiry: `YYYYMMDD`.
+        trading_class: IB's: the symbol itself, or another, e.g. `SPXW` beside `SPX`, which settle at different times.
+        multiplier: Units of the underlying per contract.
+    """
+
+    expiry: str
+    trading_class: str
+    multiplier: float = 100.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountPosition:
     """One position of one account; the gateway gives it no price.

@@ -26,9 +26,64 @@ catches what v6kit knows about and nothing more::
 
 from __future__ import annotations
 
+import linecache
+import sys
+import traceback
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
 
 class V6KitError(Exception):
-    """Base of all errors that v6kit raises on purpose."""
+    """Base of all errors that v6kit raises on purpose.
+
+    In a notebook one is shown calmly: its sentence, the lines of the cell that led to it, its causes. `%tb` shows the
+    whole traceback, and so does everything that is no notebook: scripts, pytest, logs.
+    """
+
+    _calm_in: int | None = None  # the cell in which it was first shown
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython prints of it.
+
+        IPython asks more than once in the cell that failed, to show and to store it. In a later one it is asked by
+        `%tb`. Whoever has chosen another `%xmode` than the default has said what is wanted.
+        """
+        shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+        if shell is None:
+            return traceback.format_exception(self)
+        cell = self._calm_in = self._calm_in or shell.execution_count
+        if shell.execution_count != cell or shell.InteractiveTB.mode != "Context":
+            whole: list[str] = shell.InteractiveTB.structured_traceback(
+                type(self), self, self.__traceback__, tb_offset=1
+            )
+            return whole
+        return [*_calm_lines(self, shell.user_ns), "(%tb shows the whole traceback)"]
+
+
+def _calm_lines(error: BaseException, namespace: dict[str, Any]) -> Iterator[str]:
+    """Return the sentence, the lines of cells that led to it, and why it came to it."""
+    yield _sentence(error)
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if frame.f_globals is namespace:
+            name, code = frame.f_code.co_name, linecache.getline(frame.f_code.co_filename, line).strip()
+            where = f"line {line}" if name.startswith("<") else f"line {line} of {name}"
+            yield f"  {where}: {code}" if code else f"  {where}"
+    told, cause = [error], _cause(error)
+    while cause is not None and cause not in told:
+        yield f"  because of {_sentence(cause).splitlines()[0]}"
+        told.append(cause)
+        cause = _cause(cause)
+
+
+def _sentence(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    return error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 class StorageError(V6KitError):
@@ -69,8 +124,10 @@ class RegistryError(V6KitError):
     """The strategy registry cannot do what was asked."""
 
 
-class StrategyNotFoundError(RegistryError):
-    """No active strategy has this id."""
+class StrategyNotFoundError(RegistryError, KeyError):
+    """No active strategy has this id; `registry[…]` raises it, so it is a `KeyError` as well."""
+
+    __str__ = Exception.__str__  # a KeyError's own puts the sentence in quotes
 
 
 class ContractConflictError(RegistryError):
@@ -81,8 +138,10 @@ class QueueError(V6KitError):
     """The position queue cannot do what was asked."""
 
 
-class RequestNotFoundError(QueueError):
-    """The queue never held a request with this id."""
+class RequestNotFoundError(QueueError, KeyError):
+    """The queue never held a request with this id; `queue[…]` raises it, so it is a `KeyError` as well."""
+
+    __str__ = Exception.__str__  # a KeyError's own puts the sentence in quotes
 
 
 class StaleClaimError(QueueError):

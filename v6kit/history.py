@@ -6,17 +6,17 @@ import asyncio
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from html import escape
-from typing import Any, Protocol
+from typing import Any
 
 import polars as pl
 
 from v6kit.clock import Clock
+from v6kit.display import Card, Printer, Shown
 from v6kit.errors import StorageError
 from v6kit.ledger import LedgerTable, NativePast, Past, Summary, When, normalise, open_past, restoration
 
 
-class TableHistory:
+class TableHistory(Shown):
     """The past of one Delta table; all frames are polars'.
 
     A ledger of v6kit tells its past by its own rows: fast, and as far back as its horizon, whatever became of the log.
@@ -63,6 +63,24 @@ class TableHistory:
     def key(self) -> tuple[str, ...]:
         """The columns that name one item; empty if they are not known. Asks the table where they were not given."""
         return self._key if self._key is not None else self._opened().key
+
+    @property
+    def clock(self) -> Clock:
+        """What tells the present."""
+        return self._clock
+
+    @property
+    def not_restored(self) -> str:
+        """Why `restore` refuses, and what to do instead; empty if it does not. Asks the table what it is."""
+        if not self.is_ledger:
+            return ""
+        if self._table is None:
+            return (
+                f"{self._uri} is a ledger, and others may be working on it; restore it through its open object: "
+                "desk.history(…).restore(…), or TableHistory(uri, table=registry)"
+            )
+        spec = self._table.SPEC
+        return "" if spec.restored is not None else f"{spec.name} is not restored: {spec.not_restored}"
 
     @property
     def is_ledger(self) -> bool:
@@ -184,16 +202,10 @@ class TableHistory:
         past = await asyncio.to_thread(self._opened)
         if isinstance(past, NativePast):
             return await asyncio.to_thread(past.restore, when, f"{socket.gethostname()}:{os.getpid()}")
-        if self._table is None:
-            raise StorageError(
-                f"{self._uri} is a ledger, and others may be working on it; restore it through its open object: "
-                "desk.history(…).restore(…), or TableHistory(uri, table=registry)"
-            )
-        spec = self._table.SPEC
-        if spec.restored is None:
-            raise StorageError(f"{spec.name} is not restored: {spec.not_restored}")
+        if self._table is None or self._table.SPEC.restored is None:
+            raise StorageError(self.not_restored)
         then = await asyncio.to_thread(past.as_of, when)
-        return await asyncio.wrap_future(self._table.ledger.submit(restoration(spec, then)))
+        return await asyncio.wrap_future(self._table.ledger.submit(restoration(self._table.SPEC, then)))
 
     def _opened(self) -> Past | NativePast:
         if self._past is None:
@@ -206,13 +218,16 @@ class TableHistory:
         key = "" if self._key is None else f", key={list(self._key)!r}"
         return f"TableHistory({self._uri!r}{key})"
 
-    def _facts(self) -> dict[str, str]:
+    def _repr_pretty_(self, printer: Printer, cycle: bool) -> None:  # noqa: FBT001 - IPython calls it so
+        printer.text(repr(self) if cycle else self._card_or_trouble().text())
+
+    def _card(self) -> Card:
         try:
             seen = self.summary()
         except (StorageError, ValueError) as error:  # a cell shows it, rather than a traceback
-            return {"table": self._uri, "trouble": str(error)}
+            return Card("TableHistory", warnings=[str(error)], facts={"table": self._uri})
         readable = "all" if not seen.unreadable else f"{seen.unreadable} are not any more; from {seen.readable_from} on"
-        return {
+        facts = {
             "table": self._uri,
             "kind": "ledger of v6kit" if self.is_ledger else "Delta table",
             "key": ", ".join(self.key) or "not given: diff compares whole rows",
@@ -221,24 +236,4 @@ class TableHistory:
             "rows": "not known" if seen.rows is None else f"{seen.rows:,}",
             "newest": "not known" if seen.updated_at is None else f"{seen.updated_at:%Y-%m-%d %H:%M:%S} UTC",
         }
-
-    def _repr_pretty_(self, printer: _Printer, cycle: bool) -> None:  # noqa: FBT001 - IPython calls it so
-        printer.text(repr(self) if cycle else "TableHistory\n" + _lines(self._facts()))
-
-    def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{escape(name)}</th><td style='text-align:left'>{escape(fact)}</td></tr>"
-            for name, fact in self._facts().items()
-        )
-        return f"<table><caption style='text-align:left'><b>v6kit history</b></caption>{rows}</table>"
-
-
-class _Printer(Protocol):
-    """IPython's printer, as far as it is used."""
-
-    def text(self, text: str) -> None:
-        """Print text."""
-
-
-def _lines(facts: Mapping[str, str]) -> str:
-    return "\n".join(f"  {name:<10}{fact}" for name, fact in facts.items())
+        return Card("TableHistory", facts=facts)

@@ -454,8 +454,8 @@ async def test_a_desk_shows_what_is_known_of_each_account(tmp_path: Path):
         assert (other.is_followed, other.positions, other.legs) == (False, 0, 1)
         assert "named by strategies only" in other.trouble
         lines = repr(desk.accounts).splitlines()
-        assert lines[0].split()[:2] == ["account", "positions"]
-        assert [line.split()[0] for line in lines[1:]] == [*IDS, "U<9>"]
+        assert lines[1].split()[:2] == ["account", "positions"]
+        assert [line.split()[0] for line in lines[2:]] == [*IDS, "U<9>"]
         assert "U&lt;9&gt;" in desk.accounts._repr_html_()
         assert FIRST in repr(desk)
         with pytest.raises(KeyError, match=f"no account 'X'; known are {FIRST}"):

@@ -257,6 +257,19 @@ async def test_a_client_id_in_use_is_told(tmp_path: Path, make_gateway: GatewayM
     assert gateway.client_ids == []
 
 
+async def test_a_second_desk_on_a_simulated_gateway_leaves_it_to_the_first(tmp_path: Path):
+    """Running the cell that opens a desk again fails, or opens another one; what runs already goes on either way."""
+    gateway = simulated(3)
+    async with await opened(tmp_path, gateway) as desk:
+        with pytest.raises(GatewayUnavailableError, match="client id 7 is in use"):
+            await opened(tmp_path, gateway)
+        async with await opened(tmp_path, gateway, client_id=8) as second:
+            assert second.gateway is None
+        assert (await desk.run_cycle()).settled == 3
+        assert desk.broker.state == "live"
+    assert not gateway.is_running
+
+
 @pytest.mark.parametrize("silent", [Answer.POSITION_END, Answer.ACCOUNT_DOWNLOAD_END])
 async def test_a_gateway_that_answers_half_is_no_desk(tmp_path: Path, make_gateway: GatewayMaker, silent: Answer):
     """Positions without their end are no positions: opening fails, and nothing was booked as flat."""

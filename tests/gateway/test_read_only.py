@@ -35,6 +35,7 @@ PACKAGE = Path(inspect.getfile(v6kit)).parent
 READS = {
     "startApi", "reqPositions", "reqAccountUpdates", "reqMarketDataType", "reqMktData", "cancelMktData",
     "reqContractDetails", "reqCurrentTime",
+    "reqSecDefOptParams",  # which expiries are listed: reference data, from which a strategy is put together
 }  # fmt: skip
 # Names of ib_async that v6kit may use: those, and IB's ways to them. `_onError` is only taken out of an event.
 USABLE = READS | {"connectAsync", "reqPositionsAsync", "reqAccountUpdatesAsync", "reqCurrentTimeAsync", "_onError"}
@@ -206,6 +207,8 @@ async def a_day_at_the_desk(desk: Desk) -> None:
     await desk.apply(await desk.reconcile())
     gateway.drop_clients()
     await is_live(desk, connections=2)
+    [series, *_] = await desk.options.series("SPY")
+    assert await desk.options.chain("SPY", series)
     await desk._engine.run(desk.broker.current_time())  # what the heartbeat does every 15 s
     await desk.sync()
     desk.start()

@@ -424,7 +424,7 @@ async def test_repr_counts_strategies_and_legs(make_registry: RegistryMaker):
     registry = make_registry()
     assert repr(registry).endswith("not open)")
     await registry.add_strategy(1, [CALL, PUT])
-    assert repr(registry).endswith("1 active strategies, 2 legs)")
+    assert repr(registry).endswith("1 active strategy, 2 legs)")
     await registry.close()
     assert repr(registry).endswith("not open)")
     with pytest.raises(StorageError, match="is closed"):

@@ -54,7 +54,7 @@ async def test_one_strategy_id_in_two_accounts_is_two_sets_of_legs(registry: Str
     assert registry.strategies().select("strategy_id", "account", "legs").rows() == [
         ("1", None, 1), ("1", "DU1", 1), ("1", "DU2", 2),
     ]  # fmt: skip
-    assert registry._ipython_key_completions_() == ["1"]
+    assert registry._ipython_key_completions_() == ["1", ("1", ""), ("1", "DU1"), ("1", "DU2")]
     assert registry.summary() == "3 active strategies, 4 legs"
 
 

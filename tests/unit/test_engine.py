@@ -20,7 +20,7 @@ DEADLINE = 5
 
 def engines() -> list[threading.Thread]:
     """Return the threads of engines, and those of `asyncio.to_thread`, that run."""
-    return [each for each in threading.enumerate() if each.name.startswith(("v6kit", "asyncio"))]
+    return [each for each in threading.enumerate() if each.name.startswith(("v6kit", "asyncio_"))]
 
 
 async def here() -> tuple[str, asyncio.AbstractEventLoop]:

@@ -157,6 +157,14 @@ def test_an_empty_account_has_empty_frames_and_a_display():
     assert "the targets need 0.0 refreshes per second" in fresh.verdict
 
 
+def test_a_notebook_shows_ages_to_a_tenth_of_a_second_and_the_verdict_as_text():
+    """Digits that mean nothing hide those that do, and a reason is no markup."""
+    shown = seen(row(1, 12.987234), held_back="tick Configuration > API")._repr_html_()
+    assert ">13.0 s</td>" in shown
+    assert "987" not in shown
+    assert "Configuration &gt; API" in shown
+
+
 @pytest.mark.parametrize("wrong", [0, -1, math.nan, "15", None, True])
 def test_a_target_that_is_no_duration_is_refused(wrong: object):
     """By its name."""

@@ -11,12 +11,13 @@ import logging
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Self
 
-from v6kit.broker.account import NOT_MANAGED, AccountBook, AccountStatus
+from v6kit.broker.account import AccountBook, AccountStatus
 from v6kit.broker.connection import Connection, ConnectionState
 from v6kit.broker.inbox import Inbox
-from v6kit.broker.instruments import exchange_for
 from v6kit.broker.lines import LineBudget
+from v6kit.broker.login import Login
 from v6kit.broker.pacing import Pacer
+from v6kit.broker.reference import Reference
 from v6kit.broker.requests import Means, RequestTable
 from v6kit.broker.rounds import PortfolioRounds
 from v6kit.broker.session import Session
@@ -27,6 +28,7 @@ from v6kit.clock import Clock
 from v6kit.contracts import (
     AccountPosition,
     Instrument,
+    OptionSeries,
     PortfolioValue,
     Quote,
     check_accounts,
@@ -60,11 +62,6 @@ class Broker:
         connect_timeout: Seconds for connecting, the first positions and the first account update together.
         clock: The source of time.
         timings: All other durations.
-
-    Attributes:
-        accounts: Those that it works with: of the login, and not left out by `account`.
-        lost_accounts: Those that it worked with before a reconnect, and that the login does not manage now. Nothing is
-            known of them any more, least of all that they are flat.
     """
 
     def __init__(
@@ -85,7 +82,7 @@ class Broker:
         self.host = check_text("host", host)
         self.port = check_int("port", port)
         self.client_id = check_int("client_id", client_id)
-        self._only = check_accounts(account)
+        only = check_accounts(account)
         if market_data_type not in MARKET_DATA_TYPES:
             raise ValueError(f"market_data_type must be 1, 2, 3 or 4, got {market_data_type!r}")
         self.market_data_type = market_data_type
@@ -93,20 +90,19 @@ class Broker:
         self.connect_timeout = check_float("connect_timeout", connect_timeout, above=0.0) * clock.speed
         self.snapshot_timeout = check_float("snapshot_timeout", snapshot_timeout, above=0.0) * clock.speed
         self.server_version: int | None = None
-        self.accounts: tuple[str, ...] = ()
-        self.lost_accounts: frozenset[str] = frozenset()
         self._timings = timings = (timings or Timings()).at_speed(clock.speed)
         self.lines = lines = LineBudget(clock=clock) if lines is None else lines
         self._pacer = Pacer(
             requests_per_second, slow_seconds=timings.slow_pace, pause_seconds=timings.pace_hold, clock=clock
         )
+        self._reference = reference = Reference(self._pacer, seconds=timings.request_timeout)
         requests = RequestTable(self._pacer, clock)
         means = Means(
             requests,
             lines,
             self._pacer,
-            self._native_exchange,
-            self._fresh_exchange,
+            reference.native_exchange,
+            reference.fresh_exchange,
             self._check_servers,
             timings,
             clock,
@@ -115,6 +111,7 @@ class Broker:
         self._snapshots = Snapshots(means, timeout=self.snapshot_timeout)
         self._streams = Streams(means)
         self._account_book = AccountBook()
+        self._login = Login(only, self._account_book)
         self._connection = Connection(
             open_session=self._open_session,
             restore=self._restore,
@@ -128,7 +125,7 @@ class Broker:
             streams=self._streams,
             account_book=self._account_book,
             pacer=self._pacer,
-            accounts=frozenset(self._only),
+            accounts=frozenset(only),
             is_switching=lambda: self._rounds.is_switching,
             timings=timings,
             clock=clock,
@@ -140,7 +137,6 @@ class Broker:
             pacer=self._pacer,
             timings=timings,
         )
-        self._instruments: dict[int, Instrument] = {}
         self._busy: dict[int, asyncio.Event] = {}
 
     def __repr__(self) -> str:
@@ -167,6 +163,19 @@ class Broker:
     def state_reason(self) -> str:
         """Why, in words."""
         return self._connection.reason
+
+    @property
+    def accounts(self) -> tuple[str, ...]:
+        """Those that it works with: of the login, and not left out by `account`."""
+        return self._login.accounts
+
+    @property
+    def lost_accounts(self) -> frozenset[str]:
+        """Those that it worked with before a reconnect, and that the login does not manage now.
+
+        Nothing is known of them any more, least of all that they are flat.
+        """
+        return self._login.lost
 
     @property
     def hold(self) -> str | None:
@@ -248,7 +257,40 @@ class Broker:
             RequestFailedError: No such contract (`code` 200), refused, or no answer in time (`code` is `None`).
         """
         async with self._connection.link() as session:
-            return await self._instrument(session, check_int("conid", conid))
+            return await self._reference.instrument(session, check_int("conid", conid))
+
+    async def underlying(self, symbol: str) -> Instrument:
+        """Ask what options of this symbol are written on: the stock, or else the index.
+
+        Raises:
+            GatewayUnavailableError, RequestFailedError: As in `contract_details`.
+        """
+        symbol = check_text("symbol", symbol).upper()
+        async with self._connection.link() as session:
+            return await self._reference.underlying(session, symbol)
+
+    async def option_series(self, symbol: str) -> list[OptionSeries]:
+        """Ask which expiries and classes of options are listed on a symbol, soonest first; none if there are none.
+
+        Raises:
+            GatewayUnavailableError, RequestFailedError: As in `contract_details`.
+        """
+        underlying = await self.underlying(symbol)
+        async with self._connection.link() as session:
+            return await self._reference.series(session, underlying)
+
+    async def option_chain(self, symbol: str, series: OptionSeries) -> list[Instrument]:
+        """Ask for all options of one series, by strike, each call before its put.
+
+        One series, and not a whole symbol: IB takes minutes to list thousands of contracts, and holds others up
+        meanwhile (its documentation of contract details).
+
+        Raises:
+            GatewayUnavailableError, RequestFailedError: As in `contract_details`.
+        """
+        symbol = check_text("symbol", symbol).upper()
+        async with self._connection.link() as session:
+            return await self._reference.chain(session, symbol, series)
 
     async def current_time(self) -> datetime:
         """Ask for the gateway's time, aware UTC.
@@ -275,7 +317,9 @@ class Broker:
         async with self._connection.link() as session:
             async with self._only_one(conid):
                 if conid not in self._streams:
-                    return await self._snapshots.take(session, conid, await self._exchange(session, instrument))
+                    return await self._snapshots.take(
+                        session, conid, await self._reference.exchange(session, instrument)
+                    )
             return await self._streams.quote(conid, seconds=self.snapshot_timeout)
 
     async def subscribe(self, instrument: Instrument) -> None:
@@ -290,7 +334,7 @@ class Broker:
         """
         conid = check_int("conid", instrument.conid)
         async with self._connection.link() as session, self._only_one(conid):
-            exchange = "" if conid in self._streams else await self._exchange(session, instrument)
+            exchange = "" if conid in self._streams else await self._reference.exchange(session, instrument)
             await self._streams.add(session, conid, exchange)
 
     async def unsubscribe(self, conid: int) -> None:
@@ -328,37 +372,11 @@ class Broker:
 
     async def _open_session(self) -> Session:
         session = Session(self.host, self.port, self.client_id, self._inbox)
-        await session.open(choose=self._choose, seconds=self.connect_timeout)
+        await session.open(choose=self._login.choose, seconds=self.connect_timeout)
         self.server_version = session.server_version
-        self._take_accounts(self._choose(session.accounts))
-        self._instruments.clear()
+        self._rounds.accounts = self._login.take(session.accounts)
+        self._reference.forget()
         return session
-
-    def _choose(self, managed: tuple[str, ...]) -> tuple[str, ...]:
-        """Return which of a login's accounts to work with.
-
-        Raises:
-            ValueError: One that was named has never been among them; later it may be lost, which is no mistake.
-        """
-        for name in self._only:
-            if name not in managed and name not in self.accounts and name not in self.lost_accounts:
-                raise ValueError(f"account must be one of {', '.join(managed)}, got {name!r}")
-        return tuple(each for each in managed if not self._only or each in self._only)
-
-    def _take_accounts(self, accounts: tuple[str, ...]) -> None:
-        """Work with these accounts from now on; say loudly which are gone, since nobody watches them any more."""
-        for gone in sorted({*self.accounts} - {*accounts}):
-            logger.error(
-                "%s is %s. Its positions stay in the book as they were last seen, marked stale: they are not flat, and "
-                "nobody watches them. Check the login's permissions; they are followed again once it is back",
-                gone, NOT_MANAGED,
-            )  # fmt: skip
-            self._account_book.set_trouble(gone, NOT_MANAGED)
-        for back in sorted(self.lost_accounts & {*accounts}):
-            logger.warning("%s is an account of this login again", back)
-            self._account_book.set_trouble(back, None)
-        self.lost_accounts = (self.lost_accounts | {*self.accounts}) - {*accounts}
-        self.accounts = self._rounds.accounts = accounts
 
     async def _restore(self, session: Session) -> None:
         """Ask again for what a new session, or IB after a data loss, has forgotten."""
@@ -384,21 +402,5 @@ class Broker:
             del self._busy[conid]
             done.set()
 
-    async def _exchange(self, session: Session, instrument: Instrument) -> str:
-        return exchange_for(instrument) or await self._native_exchange(session, instrument.conid)
-
-    async def _native_exchange(self, session: Session, conid: int) -> str:
-        return (await self._instrument(session, conid)).exchange
-
-    async def _fresh_exchange(self, session: Session, conid: int) -> str:
-        self._instruments.pop(conid, None)
-        return await self._native_exchange(session, conid)
-
     def _check_servers(self) -> None:
         self._connection.check_servers()
-
-    async def _instrument(self, session: Session, conid: int) -> Instrument:
-        if conid not in self._instruments:
-            await self._pacer.turn()
-            self._instruments[conid] = await session.contract_details(conid, seconds=self._timings.request_timeout)
-        return self._instruments[conid]

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ib_async import Contract, ContractDetails, PortfolioItem, Position
+from ib_async import Contract, ContractDetails, OptionChain, PortfolioItem, Position
 
 from v6kit.broker.quotes import usable
-from v6kit.contracts import AccountPosition, Instrument, PortfolioValue, Right
+from v6kit.contracts import AccountPosition, Instrument, OptionSeries, PortfolioValue, Right
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
 
 SMART = "SMART"
@@ -60,6 +61,33 @@ def exchange_for(instrument: Instrument) -> str | None:
 def contract_at(conid: int, exchange: str) -> Contract:
     """Return what identifies a contract in a request: its id and where to look."""
     return Contract(conId=conid, exchange=exchange)
+
+
+def underlying_called(symbol: str, sec_type: str) -> Contract:
+    """Return the question for what options are written on; an index is listed elsewhere than at SMART."""
+    return Contract(secType=sec_type, symbol=symbol, exchange=SMART if sec_type == "STK" else "", currency="USD")
+
+
+def options_on(symbol: str, expiry: str, trading_class: str) -> Contract:
+    """Return the question for all options of one expiry: right and strike are left open."""
+    return Contract(
+        secType="OPT",
+        symbol=symbol,
+        lastTradeDateOrContractMonth=expiry,
+        tradingClass=trading_class,
+        exchange=SMART,
+        currency="USD",
+    )
+
+
+def series_from(chains: Iterable[OptionChain]) -> list[OptionSeries]:
+    """Return the series that the exchanges list, each once, soonest first; some exchanges list fewer than others."""
+    found = {
+        OptionSeries(expiry=expiry, trading_class=chain.tradingClass, multiplier=float(chain.multiplier or 1.0))
+        for chain in chains
+        for expiry in chain.expirations
+    }
+    return sorted(found)
 
 
 def position_from(row: Position) -> AccountPosition:

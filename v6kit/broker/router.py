@@ -9,7 +9,7 @@ Owns no state. `session` says why ib_async's internals are used at all.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ib_async import IB, Contract, ContractDetails, PortfolioItem, Position
 from ib_async.wrapper import Wrapper
@@ -73,6 +73,10 @@ class Router(Wrapper):
     def contractDetails(self, reqId: int, contractDetails: ContractDetails) -> None:
         if self._session.awaits(reqId):
             super().contractDetails(reqId, contractDetails)
+
+    def securityDefinitionOptionParameter(self, reqId: int, *chain: Any) -> None:  # noqa: ANN401 - passed on
+        if self._session.awaits(reqId):
+            super().securityDefinitionOptionParameter(reqId, *chain)
 
     def priceSizeTick(self, reqId: int, tickType: int, price: float, size: float) -> None:
         if reqId in self.reqId2Ticker:

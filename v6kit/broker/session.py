@@ -17,10 +17,10 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ib_async import IB, ContractDetails, Position, RequestError, StartupFetchNONE, Ticker
+from ib_async import IB, Position, RequestError, StartupFetchNONE, Ticker
 from ib_async.client import Client
 
-from v6kit.broker.instruments import contract_at, instrument_from_details
+from v6kit.broker.instruments import contract_at
 from v6kit.broker.router import Router
 from v6kit.broker.wirelog import WireLog
 from v6kit.errors import ClientIdInUseError, GatewayUnavailableError, RequestFailedError
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from v6kit.broker.listener import SessionListener
-    from v6kit.contracts import Instrument
 
 logger = logging.getLogger("v6kit.broker")
 
@@ -41,7 +40,6 @@ CLIENT_ID_IN_USE = 326
 ACCOUNT_REFUSALS = frozenset({321, 2101})
 NO_REQUEST = -1
 MAX_ACCOUNTS = 50  # above which IB does not serve reqPositions (its documentation of that call)
-NO_SUCH_CONTRACT = 200
 
 
 class Session:
@@ -77,7 +75,7 @@ class Session:
         self._followed = ""
         self._portfolio: asyncio.Future[None] | None = None
         self._was_refused = False
-        self._details: dict[int, asyncio.Future[list[ContractDetails]]] = {}
+        self._asked: dict[int, asyncio.Future[list[Any]]] = {}
         self._positions: asyncio.Future[list[Position]] | None = None
         self._asking_positions = asyncio.Lock()
         self._asking_time = asyncio.Lock()
@@ -211,25 +209,27 @@ class Session:
             self.fail("the gateway never ended its list of positions")
             raise
 
-    async def contract_details(self, conid: int, *, seconds: float) -> Instrument:
-        """Ask what a contract is, and where it trades.
+    async def ask(self, send: Callable[[Client, int], object], *, seconds: float, what: str) -> list[Any]:
+        """Send a request that is answered by rows and an end; return the rows.
+
+        Args:
+            send: Sends it, with a client and under an id.
+            seconds: That the answer may take.
+            what: What is asked for, for the errors.
 
         Raises:
             GatewayUnavailableError: The link was lost meanwhile.
-            RequestFailedError: The gateway knows no such contract (code 200), refused, or did not answer in time.
+            RequestFailedError: The gateway refused, or did not answer in time.
         """
         client = self._ready()
         req_id = client.getReqId()
-        self._details[req_id] = future = self._router.startReq(req_id)
+        self._asked[req_id] = future = self._router.startReq(req_id)
         try:
-            client.reqContractDetails(req_id, contract_at(conid, ""))
-            rows = await self._in_time(future, seconds, f"the details of conid {conid}")
+            send(client, req_id)
+            return await self._in_time(future, seconds, what)
         finally:
-            del self._details[req_id]
+            del self._asked[req_id]
             self.forget(req_id)
-        if not rows:
-            raise RequestFailedError(f"the gateway knows no contract with conid {conid}", code=NO_SUCH_CONTRACT)
-        return instrument_from_details(rows[0])
 
     async def current_time(self, *, seconds: float) -> datetime:
         """Ask for the gateway's time.
@@ -277,8 +277,8 @@ class Session:
             table.pop(req_id, None)
 
     def awaits(self, req_id: int) -> bool:
-        """Return whether contract details are awaited under this id."""
-        return req_id in self._details
+        """Return whether rows are awaited under this id."""
+        return req_id in self._asked
 
     def remembered(self) -> int:
         """Return how many requests ib_async remembers; it must not grow with use."""
@@ -296,7 +296,7 @@ class Session:
             )
         if req_id == NO_REQUEST and code in ACCOUNT_REFUSALS:
             self._end_portfolio(RequestError(req_id, code, text))
-        future = self._details.get(req_id)
+        future = self._asked.get(req_id)
         if future is not None and not future.done():
             future.set_exception(RequestError(req_id, code, text))
 

@@ -4,7 +4,7 @@ from v6kit.desk.accounts import Accounts, AccountView
 from v6kit.desk.desk import Desk
 from v6kit.desk.lines import LineUse
 from v6kit.desk.opening import DEFAULT_CLIENT_ID, open  # noqa: A004 - the public name
-from v6kit.desk.places import SIMULATED, TABLES, lake_uri, parse_address
+from v6kit.desk.places import SIMULATED, TABLES, TableName, lake_uri, parse_address
 
 __all__ = [
     "DEFAULT_CLIENT_ID",
@@ -14,6 +14,7 @@ __all__ = [
     "Accounts",
     "Desk",
     "LineUse",
+    "TableName",
     "lake_uri",
     "open",
     "parse_address",

@@ -6,20 +6,21 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from html import escape
 from typing import Self
 
 from v6kit.broker import AccountStatus, Broker, ConnectionState
-from v6kit.contracts import ActiveContract, Quality
+from v6kit.contracts import Quality
+from v6kit.display import Card, Shown, Table, among
 from v6kit.positions import BookRow
 
 NOT_OURS = "not followed by this desk: its rows are as they were last seen"
 NEVER_SEEN = "named by strategies only: no account of this login, and nothing is known of it"
 _HEADINGS = ("account", "positions", "fresh", "legs", "portfolio", "net liquidation", "trouble")
+_NUMBERS = ("positions", "fresh", "legs", "net liquidation")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AccountView:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class AccountView(Shown):
     """One account, at one moment.
 
     Attributes:
@@ -46,26 +47,39 @@ class AccountView:
 
     def cells(self) -> tuple[str, ...]:
         """Return what a table shows of it, in the order of its headings."""
+        return self.account, *self._facts().values(), self.trouble or ""
+
+    def _facts(self) -> dict[str, str]:
+        """Return what its table and its card have in common."""
         age = "never" if self.portfolio_age is None else f"{self.portfolio_age.total_seconds():.0f} s ago"
         worth = "" if self.net_liquidation is None else f"{self.net_liquidation:,.2f} {self.currency}"
-        return (
-            self.account, str(self.positions), str(self.fresh), str(self.legs), age, worth, self.trouble or "",
-        )  # fmt: skip
+        values = str(self.positions), str(self.fresh), str(self.legs), age, worth
+        return dict(zip(_HEADINGS[1:-1], values, strict=True))
+
+    def _card(self) -> Card:
+        return Card(f"Account {self.account}", warnings=[self.trouble] if self.trouble else [], facts=self._facts())
 
 
-@dataclass(frozen=True, slots=True)
-class Accounts:
+@dataclass(frozen=True, slots=True, repr=False)
+class Accounts(Shown):
     """Every account that login, lake or strategies know, by id; iterates over `AccountView`."""
 
     views: tuple[AccountView, ...]
 
     @classmethod
-    def of(cls, broker: Broker, rows: Iterable[BookRow], legs: Iterable[ActiveContract], now: datetime) -> Self:
-        """Put together what broker, book and registry say at this moment."""
-        known = list(rows)
-        held = Counter(row.account for row in known)
-        fresh = Counter(row.account for row in known if row.quality == Quality.OK)
-        bound = Counter(leg.account for leg in legs if leg.account is not None)
+    def of(cls, broker: Broker, rows: Iterable[BookRow], bound: Counter[str], now: datetime) -> Self:
+        """Put together what broker, book and registry say at this moment.
+
+        Args:
+            broker: Whose login it is.
+            rows: Every position that is held.
+            bound: How many active legs are bound to which account.
+            now: Aware UTC.
+        """
+        seen = Counter((row.account, row.quality) for row in rows)
+        held: Counter[str] = Counter()
+        for (account, _), count in seen.items():
+            held[account] += count
         down = None if broker.state is ConnectionState.LIVE else f"the gateway is {broker.state}"
         views = []
         for account in sorted({*broker.accounts, *held, *bound}):
@@ -76,7 +90,7 @@ class Accounts:
                     account=account,
                     is_followed=is_followed,
                     positions=held[account],
-                    fresh=fresh[account],
+                    fresh=seen[account, Quality.OK],
                     legs=bound[account],
                     portfolio_age=None if status.portfolio_at is None else now - status.portfolio_at,
                     net_liquidation=status.net_liquidation,
@@ -96,7 +110,7 @@ class Accounts:
         for view in self.views:
             if view.account == account:
                 return view
-        raise KeyError(f"no account {account!r}; known are {', '.join(self._ipython_key_completions_()) or 'none'}")
+        raise KeyError(f"no account {account!r}; {among(account, self._ipython_key_completions_())}")
 
     def _ipython_key_completions_(self) -> list[str]:
         return [view.account for view in self.views]
@@ -105,16 +119,8 @@ class Accounts:
         """Return which there are, and which are in trouble, on one line."""
         return ", ".join(f"{view.account} ({view.trouble})" if view.trouble else view.account for view in self.views)
 
-    def __repr__(self) -> str:
-        table = [_HEADINGS, *(view.cells() for view in self.views)]
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in table)
-        return "\n".join(line.rstrip() for line in lines)
-
-    def _repr_html_(self) -> str:
-        head = "".join(f"<th style='text-align:left'>{name}</th>" for name in _HEADINGS)
-        rows = ["".join(f"<td style='text-align:left'>{escape(cell)}</td>" for cell in view.cells()) for view in self]
-        return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+    def _card(self) -> Card:
+        return Card("Accounts", tables=[Table(_HEADINGS, [view.cells() for view in self.views], numbers=_NUMBERS)])
 
 
 def _joined(status: AccountStatus, *others: str | None) -> str | None:

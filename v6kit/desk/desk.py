@@ -10,10 +10,9 @@ import asyncio
 import concurrent.futures
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack, ExitStack
-from html import escape
+from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import polars as pl
 
@@ -21,9 +20,13 @@ from v6kit.broker import Broker
 from v6kit.clock import Clock
 from v6kit.contracts import ActiveContract
 from v6kit.desk.accounts import Accounts
+from v6kit.desk.card import desk_card
 from v6kit.desk.combos import legs_of
 from v6kit.desk.lines import LineUse
-from v6kit.desk.places import SIMULATED, TABLES, parse_address
+from v6kit.desk.options import Options
+from v6kit.desk.places import TABLES, TableName
+from v6kit.desk.running import Running
+from v6kit.display import Card, Shown, unknown
 from v6kit.engine import Engine
 from v6kit.errors import StorageError
 from v6kit.gateway import SimulatedGateway
@@ -32,23 +35,17 @@ from v6kit.ledger import Durable
 from v6kit.positions import PositionBook
 from v6kit.queue import PositionQueue
 from v6kit.registry import StrategyRegistry
-from v6kit.sync import (
-    BookWriter,
-    CycleReport,
-    Feed,
-    Freshness,
-    Policy,
-    PositionStreamer,
-    QueueWorker,
-    Targets,
-    reconcile,
-)
+from v6kit.sync import CycleReport, Freshness, PositionStreamer, QueueWorker, Targets, reconcile
 
+if TYPE_CHECKING:
+    from v6kit.panels import Dashboard, Panel
+
+PanelName = Literal["strategies", "queue", "book", "worker", "lines", "history"]  # editors offer them
 _Part = TypeVar("_Part")
 _Table = TypeVar("_Table", StrategyRegistry, PositionQueue, PositionBook)
 
 
-class Desk:
+class Desk(Shown):
     """A lake and a broker that are open; made by `v6kit.open`.
 
     Attributes:
@@ -84,12 +81,9 @@ class Desk:
         self.queue = made(PositionQueue, "position_queue")
         self.positions = made(PositionBook, "position_updates")
         self._engine = Engine(speed=clock.speed)
-        self._gateway: SimulatedGateway | None = None
-        self._broker: Broker | None = None
-        self._worker: QueueWorker | None = None
-        self._streamer: PositionStreamer | None = None
-        self._feed: Feed | None = None
+        self._running = Running()
         self._closed = False
+        self._on_closed: dict[object, Callable[[], object]] = {}
         self._ending: concurrent.futures.Future[None] | None = None
         self._one_end = threading.Lock()
 
@@ -98,47 +92,55 @@ class Desk:
     @property
     def gateway(self) -> SimulatedGateway | None:
         """The simulated gateway that this desk started, or `None`."""
-        return self._gateway
+        return self._running.gateway
 
     @property
     def broker(self) -> Broker:
         """The connection; belongs to the engine's loop."""
-        return _there(self._broker)
+        return _there(self._running.broker)
 
     @property
     def worker(self) -> QueueWorker:
         """What refreshes the queue; its calls hop to the engine's loop."""
-        return _there(self._worker)
+        return _there(self._running.worker)
 
     @property
     def streamer(self) -> PositionStreamer:
         """What streams the active contracts; its calls hop to the engine's loop."""
-        return _there(self._streamer)
+        return _there(self._running.streamer)
 
     @property
     def is_simulated(self) -> bool:
         """Whether the gateway is the simulated one: no real account, no real prices."""
-        return self._broker is not None and self._broker.is_simulated
+        return self._running.broker is not None and self._running.broker.is_simulated
 
     @property
     def lines(self) -> LineUse:
         """Who holds market data lines now, who waits for one, and why."""
-        labels = {row.conid: row.label() for row in self.positions.rows()}
+        self._refuse_if_closed()
+        held = {each.conid for each in self.broker.lines.holders()}
+        labels = {row.conid: row.label() for row in self.positions.rows() if row.conid in held}
         return LineUse.of(self.broker.lines, self.streamer.standing, labels, self.clock.now())
 
     @property
     def accounts(self) -> Accounts:
         """What is known of each account: of the login's, and of others that lake or strategies name."""
-        return Accounts.of(self.broker, self.positions.rows(), self.registry.active_legs(), self.clock.now())
+        self._refuse_if_closed()
+        return Accounts.of(self.broker, self.positions.rows(), self.registry.legs_by_account(), self.clock.now())
+
+    @property
+    def options(self) -> Options:
+        """What options are listed on a symbol; asks the gateway, and holds no line but for a moment."""
+        return Options(self._engine, self.broker)
 
     @property
     def targets(self) -> Targets:
         """How old quotes may become; may be set at any time: `desk.targets = v6kit.Targets(active=10, other=30)`."""
-        return _there(self._feed).targets
+        return _there(self._running.feed).targets
 
     @targets.setter
     def targets(self, targets: Targets) -> None:
-        _there(self._feed).targets = checked_targets(targets)
+        _there(self._running.feed).targets = checked_targets(targets)
 
     def freshness(self) -> Freshness:
         """Return how fresh every position is, against the targets, and whether lines and pace suffice; no I/O.
@@ -147,16 +149,17 @@ class Desk:
             `kinds`, a frame with p50, p95 and max of the age per kind of position; `positions`, a frame with one row
             each, the most overdue first; and a verdict. Both frames may be empty.
         """
-        return _there(self._feed).freshness(self.worker.hold)
+        self._refuse_if_closed()
+        return _there(self._running.feed).freshness(self.worker.hold)
 
-    def history(self, table: str) -> TableHistory:
+    def history(self, table: TableName) -> TableHistory:
         """Return the past of one of the lake's tables; it can restore what is to be restored (the registry).
 
         Args:
             table: `position_queue`, `position_updates` or `active_strategies`.
         """
         if table not in TABLES:
-            raise ValueError(f"table must be one of {', '.join(TABLES)}, got {table!r}")
+            raise unknown("table", table, TABLES)
         opened = next(each for each in (self.registry, self.queue, self.positions) if each.SPEC.name == table)
         return TableHistory(opened.uri, storage_options=self._options, clock=self.clock, table=opened)
 
@@ -300,6 +303,21 @@ class Desk:
                 threading.Thread(target=self._end, args=(self._ending,), name="v6kit-desk-close").start()
         await asyncio.shield(asyncio.wrap_future(self._ending))
 
+    def on_closed(self, act: Callable[[], object]) -> Callable[[], object]:
+        """Call back once all is closed, on the thread that closes; `close` waits for it.
+
+        Returns:
+            What takes it out again.
+
+        Raises:
+            StorageError: The desk is closed already, or closing.
+        """
+        token = object()
+        with self._one_end:
+            self._refuse_if_closed()
+            self._on_closed[token] = act
+        return lambda: self._on_closed.pop(token, None)
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -312,77 +330,16 @@ class Desk:
         if self._closed:
             raise StorageError(f"the desk at {self.lake} is closed; open it again with v6kit.open({self.lake!r})")
 
-    # --- putting it together, on the engine's loop --------------------------------------------------------------
-
-    async def _connect(
-        self,
-        broker: str,
-        *,
-        gateway: SimulatedGateway | None,
-        make_broker: Callable[[str, int], Broker],
-        interval: float,
-        batch_size: int,
-        sync_interval: float,
-        policy: Policy,
-        minimum_hold: float,
-        targets: Targets,
-    ) -> None:
-        host, port = "127.0.0.1", 0
-        if broker == SIMULATED:
-            self._gateway = gateway or SimulatedGateway(clock=self.clock)
-            await self._gateway.start()
-            host, port = self._gateway.host, self._gateway.port
-        else:
-            host, port = parse_address(broker)
-        self._broker = make_broker(host, port)
-        await self._broker.connect()
-        parked: dict[int, str] = {}
-        self._feed = Feed(self.registry, self.queue, self._broker, self.positions, targets, parked=parked)
-        writer = BookWriter(self.queue, self._broker, self.positions, parked=parked)
-        self._worker = QueueWorker(
-            self.queue,
-            self._broker,
-            self.positions,
-            interval,
-            batch_size,
-            parked=parked,
-            feed=self._feed,
-            writer=writer,
-        )
-        self._streamer = PositionStreamer(
-            self.registry,
-            self.queue,
-            self._broker,
-            self.positions,
-            sync_interval,
-            parked=parked,
-            feed=self._feed,
-            writer=writer,
-            policy=policy,
-            minimum_hold=minimum_hold,
-        )
-        await self._streamer.start()
-
-    async def _disconnect(self) -> None:
-        """End in the order in which nothing is lost: claims, streams, socket; a step that fails stops no other one."""
-        async with AsyncExitStack() as last_first:
-            if self._gateway is not None:
-                last_first.push_async_callback(self._gateway.stop)
-            if self._broker is not None:
-                last_first.push_async_callback(self._broker.close)
-            if self._streamer is not None:
-                last_first.push_async_callback(self._streamer.stop, unsubscribe=False)
-            if self._worker is not None:
-                last_first.push_async_callback(self._worker.stop)
-
     def _end(self, ended: concurrent.futures.Future[None]) -> None:
         """Close everything, on a thread of its own: the caller's loop may end, and the engine's will."""
         try:
             with ExitStack() as last_first:
+                for act in list(self._on_closed.values()):
+                    last_first.callback(act)
                 last_first.callback(self._engine.close)
                 for table in (self.registry, self.queue, self.positions):
                     last_first.callback(table.ledger.close)
-                self._engine.submit(self._disconnect()).result()
+                self._engine.submit(self._running.stop()).result()
         except BaseException as error:  # noqa: BLE001 - it belongs to those who wait for the end
             ended.set_exception(error)
         else:
@@ -390,30 +347,29 @@ class Desk:
 
     # --- display ------------------------------------------------------------------------------------------------
 
-    def _facts(self) -> dict[str, str]:
-        if self._closed or self._broker is None:
-            return {"lake": self.lake, "state": "closed" if self._closed else "not connected"}
-        what = "simulated gateway (no real account)" if self.is_simulated else "gateway"
-        return {
-            "lake": self.lake,
-            "broker": f"{what} at {self._broker.host}:{self._broker.port}, {self._broker.state}",
-            "accounts": self.accounts.summary(),
-            "lines": self.lines.summary(),
-            "registry": self.registry.summary(),
-            "queue": self.queue.summary(),
-            "positions": self.positions.summary(),
-            "worker": repr(self._worker),
-        }
+    def panel(self, name: PanelName) -> Panel:
+        """Return a live panel: show it by making it the last line of a cell.
 
-    def __repr__(self) -> str:
-        return "Desk\n" + "\n".join(f"  {name:<10}{fact}" for name, fact in self._facts().items())
+        Args:
+            name: `strategies`, `queue`, `book`, `worker`, `lines` or `history`.
 
-    def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{escape(name)}</th><td style='text-align:left'>{escape(fact)}</td></tr>"
-            for name, fact in self._facts().items()
-        )
-        return f"<table><caption style='text-align:left'><b>v6kit desk</b></caption>{rows}</table>"
+        Raises:
+            ValueError: There is no such panel.
+        """
+        self._refuse_if_closed()
+        from v6kit.panels import make  # noqa: PLC0415 - panels stand on the desk, and only who looks imports widgets
+
+        return make(self, name)
+
+    def dashboard(self) -> Dashboard:
+        """Return all panels behind tabs, with one instant that all of them show; show it as the last line of a cell."""
+        self._refuse_if_closed()
+        from v6kit.panels import make_dashboard  # noqa: PLC0415 - as in `panel`
+
+        return make_dashboard(self)
+
+    def _card(self) -> Card:
+        return desk_card(self, "closed" if self._closed else "not connected" if self._running.broker is None else "")
 
 
 def checked_targets(targets: Targets) -> Targets:

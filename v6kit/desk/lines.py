@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from html import escape
 from typing import NamedTuple, Self
 
 import polars as pl
 
 from v6kit.broker import LineBudget, LineHolder
+from v6kit.display import Card, Shown, Table
 from v6kit.sync import Candidate, Standing
 
 _TOLD = 10  # rows of each table that a cell shows; the frames have all
@@ -52,7 +52,7 @@ _WAIT = {**_NAMES, "rank": pl.Int64(), "why": pl.String()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class LineUse:
+class LineUse(Shown):
     """Who holds market data lines, at one moment.
 
     Attributes:
@@ -152,40 +152,16 @@ class LineUse:
             f"{self.snapshots} snapshots, peak {self.peak}"
         )
 
-    def _notes(self) -> Iterator[str]:
-        yield self.summary()
-        if self.learned:
-            yield self.learned
-        if self.waits:
-            yield f"{len(self.waits)} active contracts wait; room for {self.room} streams, chosen by {self.policy}"
-
-    def _tables(self) -> Iterator[tuple[list[str], list[list[str]], int]]:
-        """Return the head, the first rows and the number of further rows of each table that is not empty."""
-        held = [[each.kind, each.label, f"{each.for_seconds:,.0f} s", each.why] for each in self.holdings]
-        waits = [["waits", each.label, "" if each.rank is None else f"#{each.rank}", each.why] for each in self.waits]
-        for head, rows in ((["line", "contract", "for", "why"], held), (["", "contract", "rank", "why"], waits)):
-            if rows:
-                yield head, rows[:_TOLD], max(0, len(rows) - _TOLD)
-
-    def __repr__(self) -> str:
-        lines = list(self._notes())
-        for head, rows, more in self._tables():
-            widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-            lines += ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-            lines += [f"... and {more} more"] if more else []
-        return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        parts = [f"<div>{escape(note)}</div>" for note in self._notes()]
-        for head, rows, more in self._tables():
-            parts.append(f"<table><tr>{_cells(head, 'th')}</tr>")
-            parts += [f"<tr>{_cells(row, 'td')}</tr>" for row in rows]
-            parts.append("</table>" + (f"<div>... and {more} more</div>" if more else ""))
-        return "".join(parts)
-
-
-def _cells(row: Sequence[str], tag: str) -> str:
-    return "".join(f"<{tag} style='text-align:left'>{escape(cell)}</{tag}>" for cell in row)
+    def _card(self) -> Card:
+        held = [[each.kind, each.label, f"{each.for_seconds:,.0f} s", each.why] for each in self.holdings[:_TOLD]]
+        waits = [[each.label, "" if each.rank is None else f"#{each.rank}", each.why] for each in self.waits[:_TOLD]]
+        tables = [
+            Table(("line", "contract", "for", "why"), held, len(self.holdings) - len(held), numbers=["for"]),
+            Table(("waiting", "rank", "why"), waits, len(self.waits) - len(waits), numbers=["rank"]),
+        ]
+        waiting = f"{len(self.waits)} active contracts wait; room for {self.room} streams, chosen by {self.policy}"
+        notes = [self.learned] * bool(self.learned) + [waiting] * bool(self.waits)
+        return Card(self.summary(), notes=notes, tables=[table for table in tables if table.rows])
 
 
 def _holding(holder: LineHolder, candidate: Candidate | None, labels: Mapping[int, str], now: datetime) -> Holding:

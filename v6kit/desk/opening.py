@@ -73,7 +73,8 @@ async def open(  # noqa: A001 - `v6kit.open` is the public name, and this module
             was superseded or had finished before goes by itself. Kept with the lake. `None` leaves it as it is: at
             first, nothing is ever forgotten.
         clock: Tells the time; default the system's.
-        gateway: A simulated gateway of your own making, with `broker="simulated"`; the desk starts and stops it.
+        gateway: A simulated gateway of your own making, with `broker="simulated"`; the desk starts and stops it, or
+            connects to it if it runs already.
 
     Returns:
         The desk; `await desk.close()` when done, or use it in `async with`.
@@ -117,7 +118,8 @@ async def open(  # noqa: A001 - `v6kit.open` is the public name, and this module
     try:
         await asyncio.gather(desk.registry.initialize(), desk.queue.initialize(), desk.positions.initialize())
         await desk._engine.run(  # noqa: SLF001 - this function is the desk's own front door
-            desk._connect(  # noqa: SLF001
+            desk._running.start(  # noqa: SLF001
+                desk,
                 broker,
                 gateway=gateway,
                 make_broker=make_broker,

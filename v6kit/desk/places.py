@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from v6kit.contracts import check_int
 from v6kit.errors import StorageError
 from v6kit.ledger import normalise
 
 SIMULATED = "simulated"
-TABLES = {
+TableName = Literal["active_strategies", "position_queue", "position_updates"]
+TABLES: dict[TableName, tuple[str, ...]] = {
     "active_strategies": ("strategy_id", "account", "conid"),
     "position_queue": ("request_id",),
     "position_updates": ("account", "conid"),

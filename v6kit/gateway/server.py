@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from html import escape
 from ipaddress import ip_address
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Self, TypeVarTuple, Unpack
 
 from v6kit.contracts import check_int, check_text
+from v6kit.display import Card, Shown
 from v6kit.errors import GatewayUnavailableError
 from v6kit.gateway.account import ACCOUNT_ID, Account, Position, generate_accounts
 from v6kit.gateway.limits import LineTable, SlidingWindow
@@ -40,7 +40,7 @@ HIGHEST_PORT = 65_535
 Args = TypeVarTuple("Args")
 
 
-class SimulatedGateway(Moods):
+class SimulatedGateway(Moods, Shown):
     """A simulated Interactive Brokers gateway that real IB clients connect to over TCP.
 
     It has a deterministic option market, an account with positions, a model of IB's limits, and faults on demand. No
@@ -152,15 +152,9 @@ class SimulatedGateway(Moods):
             f"lines {facts['lines']}, clients {facts['clients']}>"
         )
 
-    def _repr_html_(self) -> str:
+    def _card(self) -> Card:
         facts = self._facts() | {"accounts": ", ".join(self.accounts), "traffic": repr(self.log)}
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{escape(name)}</th><td style='text-align:left'>{escape(fact)}</td></tr>"
-            for name, fact in facts.items()
-        )
-        return (
-            f"<table><caption style='text-align:left'><b>simulated gateway, no real account</b></caption>{rows}</table>"
-        )
+        return Card("SimulatedGateway (simulated, no real account)", facts=facts)
 
     # What can be looked at
 

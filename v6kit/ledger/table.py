@@ -10,13 +10,15 @@ from types import TracebackType
 from typing import Any, ClassVar, Generic, Self
 
 from v6kit.clock import Clock
+from v6kit.display import Card, Printer, Shown
+from v6kit.errors import StorageError
 from v6kit.ledger.durability import Durable
 from v6kit.ledger.ledger import Ledger
 from v6kit.ledger.retention import Pruned
 from v6kit.ledger.spec import Decision, Moment, ResultT, Rows, RowT, StateT, TableSpec
 
 
-class LedgerTable(Generic[RowT, StateT]):
+class LedgerTable(Shown, Generic[RowT, StateT]):
     """A domain object on a ledger: async where it does I/O, plain where it does not, usable from any loop or thread.
 
     Args:
@@ -66,12 +68,29 @@ class LedgerTable(Generic[RowT, StateT]):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.uri!r}: {self.summary()})"
 
+    def _repr_pretty_(self, printer: Printer, cycle: bool) -> None:  # noqa: FBT001 - IPython calls it so
+        printer.text(repr(self) if cycle else self._card_or_trouble().text())
+
     def summary(self) -> str:
         """Return what it holds, in a few words; no I/O."""
-        return self._summary() if self.ledger.is_open else "not open"
+        if not self.ledger.is_open:
+            return "not open"
+        try:
+            return self._summary()
+        except StorageError:  # closed between the question and the look
+            return "not open"
 
     def _summary(self) -> str:
         raise TypeError(f"{type(self).__name__} must say what it holds")
+
+    def _card(self) -> Card:
+        if not self.ledger.is_open:
+            state = "not open: await its initialize()" if self.ledger.version < 0 else "closed"
+            return Card(type(self).__name__, facts={"table": self.uri, "state": state})
+        return self._open_card()
+
+    def _open_card(self) -> Card:
+        raise TypeError(f"{type(self).__name__} must say what is on its card")
 
     async def initialize(self) -> Self:
         """Open or create the table; idempotent, and implied by the first use that awaits.

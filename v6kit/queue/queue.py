@@ -17,6 +17,8 @@ import polars as pl
 
 from v6kit.clock import Clock
 from v6kit.contracts import check_int, check_text
+from v6kit.display import Card
+from v6kit.errors import RequestNotFoundError
 from v6kit.ledger import Decision, Durable, LedgerTable, Moment
 from v6kit.queue import decisions
 from v6kit.queue.ids import RequestIds
@@ -33,11 +35,13 @@ from v6kit.queue.requests import (
     QueueStats,
     Settled,
     Wanted,
+    stats_card,
 )
 from v6kit.queue.state import QueueState
 
 PAUSED = "v6kit.paused"
 _ENDED_HELD = 10_000
+_IDS_OFFERED = 500  # IPython shows no more
 
 
 class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
@@ -271,6 +275,35 @@ class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
     def held_claims(self) -> tuple[str, ...]:
         """Return the ids of what this object has claimed and not yet ended."""
         return tuple(self._claims)
+
+    def __getitem__(self, item: QueuedPosition | str) -> QueuedPosition:
+        """Return a request as it stands, as this process knows it; no I/O.
+
+        Args:
+            item: Its id, or the request as it was seen before.
+
+        Raises:
+            RequestNotFoundError: It is not in memory, as live requests and the newest 10,000 finished ones are; a
+                `KeyError`, too.
+            StorageError: The queue is not open.
+        """
+        known = request_id(item)
+        found = self.ledger.read(lambda state: state.get(known))
+        if found is None:
+            raise RequestNotFoundError(
+                f"request {known!r} is neither live nor among the newest finished ones; if it ever was, "
+                f"TableHistory({self.uri!r}).timeline({known!r}) has its past"
+            )
+        return found
+
+    __iter__ = None  # current() has all; else Python would try queue[0], queue[1], …
+
+    def _ipython_key_completions_(self) -> list[str]:
+        """Return ids in the order of claiming, live ones first."""
+        return self.current()["request_id"].head(_IDS_OFFERED).to_list() if self.ledger.is_open else []
+
+    def _open_card(self) -> Card:
+        return stats_card("PositionQueue", {"table": self.uri}, self.stats())
 
     def _summary(self) -> str:
         stats = self.stats()

@@ -12,7 +12,7 @@ Every request goes ::
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -21,6 +21,7 @@ from typing import NamedTuple, Self
 import polars as pl
 
 from v6kit.contracts import check_text
+from v6kit.display import Card, Printer, Shown, Table, span
 from v6kit.ledger import INSTANT, NO_INSTANT, STAMP, TableSpec
 
 
@@ -38,6 +39,7 @@ LIVE = frozenset({Status.PENDING, Status.PROCESSING})
 ACTIVE_PRIORITY = 1
 MONITORING_PRIORITY = 2
 MAX_ATTEMPTS = 5
+_TOLD = 10  # priorities that a cell shows; the statistics have all
 
 
 Turn = tuple[datetime, str]  # due_at and request_id
@@ -90,6 +92,33 @@ class QueuedPosition(NamedTuple):
     def turn(self) -> Turn:
         """What orders the requests of one priority: who is due first, then who was inserted first."""
         return self.due_at, self.request_id
+
+    def _repr_html_(self) -> str:
+        return self._card().html()
+
+    def _repr_pretty_(self, printer: Printer, cycle: bool) -> None:  # noqa: ARG002, FBT001 - IPython calls it so
+        printer.text(self._card().text())
+
+    def _card(self) -> Card:
+        facts = {
+            "contract": f"{self.symbol} (conid {self.conid}{f', {self.account}' if self.account else ''})",
+            "status": f"{self.status}, attempt {self.attempt} of {self.max_attempts}, priority {self.priority}",
+            "queued": _instant(self.created_at),
+            "due": _instant(self.due_at),
+        }
+        if self.status == Status.PENDING:
+            facts["not before"] = _instant(self.available_at)
+        if self.status == Status.PROCESSING and self.lease_until is not None:
+            facts["claimed by"] = f"{self.worker_id}, lease until {_instant(self.lease_until)}"
+        facts |= {
+            "last change": f"{self.change} at {_instant(self.updated_at)} by {self.updated_by} (v{self.version})",
+            "every state": f'desk.history("position_queue").timeline("{self.request_id}")',
+        }
+        return Card(
+            f"Request {self.request_id}",
+            warnings=[self.error_message] if self.error_message else [],
+            facts=facts,
+        )
 
 
 SPEC: TableSpec[QueuedPosition] = TableSpec(
@@ -226,8 +255,12 @@ class Backoff:
         return wait * spread
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueStats:
+def _instant(instant: datetime) -> str:
+    return f"{instant:%Y-%m-%d %H:%M:%S} UTC"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class QueueStats(Shown):
     """The queue in numbers; finished requests count while they are held in memory (the newest 10,000).
 
     Attributes:
@@ -253,3 +286,27 @@ class QueueStats:
     def live(self) -> int:
         """Requests that are pending or processing."""
         return self.by_status[Status.PENDING] + self.by_status[Status.PROCESSING]
+
+    def _card(self) -> Card:
+        return stats_card("QueueStats", {}, self)
+
+
+def stats_card(title: str, facts: Mapping[str, str], stats: QueueStats) -> Card:
+    """Return a card of a queue in numbers, below what else is known of it."""
+    warnings = [f"paused: {stats.paused}"] if stats.paused else []
+    if stats.expired_leases:
+        warnings.append(f"{stats.expired_leases:,} expired leases; the next claim takes them")
+    counts = [f"{count:,}" for count in stats.by_status.values()]
+    live = [[str(priority), f"{count:,}"] for priority, count in [*stats.by_priority.items()][:_TOLD]]
+    by_priority = Table(("priority", "live"), live, len(stats.by_priority) - len(live), ("priority", "live"))
+    return Card(
+        title,
+        warnings=warnings,
+        facts={
+            **facts,
+            "oldest": "nothing waits" if stats.oldest_pending is None else f"due for {span(stats.oldest_pending)}",
+            "retries": f"{stats.retries:,}",
+            "throughput": f"{stats.finished_last_minute:,} ended within the last minute",
+        },
+        tables=[Table([*stats.by_status], [counts], numbers=stats.by_status), *([by_priority] if live else [])],
+    )

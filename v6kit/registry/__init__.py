@@ -2,5 +2,6 @@
 
 from v6kit.registry.registry import OnChange, StrategyRegistry
 from v6kit.registry.rows import Amendment, RegistryRow
+from v6kit.registry.strategy import Strategy
 
-__all__ = ["Amendment", "OnChange", "RegistryRow", "StrategyRegistry"]
+__all__ = ["Amendment", "OnChange", "RegistryRow", "Strategy", "StrategyRegistry"]

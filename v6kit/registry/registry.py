@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from functools import partial
 from typing import Any, NoReturn
@@ -18,11 +19,13 @@ import polars as pl
 
 from v6kit.clock import Clock
 from v6kit.contracts import ActiveContract, check_expiry, check_float, check_int, check_text
-from v6kit.errors import StorageError
+from v6kit.display import Card, among
+from v6kit.errors import StorageError, StrategyNotFoundError
 from v6kit.ledger import Durable, LedgerTable, Rows
 from v6kit.registry import decisions
 from v6kit.registry.legs import Legs, as_legs, as_priority, as_strategy_id, fields_of
 from v6kit.registry.rows import SPEC, Amendment, Key, RegistryRow, RegistryState, as_rows
+from v6kit.registry.strategy import Strategy, registry_card
 
 OnChange = Callable[[list[ActiveContract], list[ActiveContract]], None]
 _log = logging.getLogger("v6kit.registry")
@@ -227,6 +230,10 @@ class StrategyRegistry(LedgerTable[RegistryRow, RegistryState]):
         """Return every active leg as this process knows it: one row each, columns as the table's; no I/O."""
         return SPEC.to_frame(self.ledger.read(lambda state: state.active()))
 
+    def every_leg(self) -> pl.DataFrame:
+        """Return every leg that ever was, removed ones with `removed_at`, as this process knows them; no I/O."""
+        return SPEC.to_frame(self.ledger.read(lambda state: list(state.rows.values())))
+
     def strategies(self) -> pl.DataFrame:
         """Return one row per active strategy and account, as this process knows it; no I/O.
 
@@ -249,6 +256,10 @@ class StrategyRegistry(LedgerTable[RegistryRow, RegistryState]):
         columns = ("strategy_id", "strategy", "legs", "symbols", "expiries", "added_at", "account", "priority")
         return grouped.select(columns).sort("strategy_id", "account")
 
+    def legs_by_account(self) -> Counter[str]:
+        """Return how many active legs are bound to which account, as this process knows it; no I/O."""
+        return Counter(row.account for row in self._active_rows() if row.account is not None)
+
     def on_change(self, listener: OnChange) -> Callable[[], None]:
         """Follow what becomes active and what stops being so, in this process and in others.
 
@@ -269,21 +280,64 @@ class StrategyRegistry(LedgerTable[RegistryRow, RegistryState]):
 
         return end
 
-    def __getitem__(self, strategy_id: str | int) -> list[ActiveContract]:
-        """Return the active legs of a strategy, in all accounts."""
-        name = as_strategy_id(strategy_id)
-        legs = [leg for leg in self.active_legs() if leg.strategy_id == name]
-        if not legs:
-            known = ", ".join(self._ipython_key_completions_()) or "none"
-            raise KeyError(f"no active strategy {name!r}; active are {known}")
-        return legs
+    def __getitem__(self, strategy: str | int | tuple[str | int, str]) -> Strategy:
+        """Return an active strategy as this process knows it; no I/O.
 
-    def _ipython_key_completions_(self) -> list[str]:
-        return self.strategies()["strategy_id"].unique(maintain_order=True).to_list()
+        Args:
+            strategy: Its id, for its legs in all accounts; or `registry[id, account]`, where an empty account stands
+                for the legs that are bound to none.
+
+        Raises:
+            StrategyNotFoundError: There is none; a `KeyError`, too.
+            StorageError: The registry is not open.
+        """
+        rows = self._of(strategy)
+        if not rows:
+            wanted = as_strategy_id(strategy[0] if isinstance(strategy, tuple) else strategy)
+            where = f" in {strategy[1] or 'no account'}" if isinstance(strategy, tuple) else ""
+            raise StrategyNotFoundError(f"no active strategy {wanted!r}{where}; {among(wanted, self, 'active')}")
+        return Strategy(rows[0].strategy_id, tuple(row.contract() for row in rows))
+
+    def __contains__(self, strategy: object) -> bool:
+        """Tell whether `registry[strategy]` is there; as this process knows it, no I/O."""
+        try:
+            return bool(self._of(strategy))  # type: ignore[arg-type]  # what is no id is not in it
+        except (TypeError, ValueError):
+            return False
+
+    def __iter__(self) -> Iterator[str]:
+        """Go through the ids of the active strategies, sorted, as this process knows them; no I/O."""
+        return iter(sorted({row.strategy_id for row in self._active_rows()}))
+
+    def _of(self, strategy: str | int | tuple[str | int, str]) -> list[RegistryRow]:
+        """Return the active legs of a strategy, by account and age."""
+        wanted, account = strategy if isinstance(strategy, tuple) else (strategy, None)
+        name, where = as_strategy_id(wanted), _one_account(account)
+        rows = [
+            row
+            for row in self._active_rows()
+            if row.strategy_id == name and (where is None or (row.account or "") == where)
+        ]
+        return sorted(rows, key=lambda row: (row.account or "", row.added_at))
+
+    def _active_rows(self) -> list[RegistryRow]:
+        return self.ledger.read(lambda state: [row for row in state.rows.values() if row.removed_at is None])
+
+    def _ipython_key_completions_(self) -> list[str | tuple[str, str]]:
+        """Return the ids, and with their account those that are in several."""
+        if not self.ledger.is_open:
+            return []
+        places = {(row.strategy_id, row.account or "") for row in self._active_rows()}
+        ids = Counter(strategy_id for strategy_id, _ in places)
+        return [*sorted(ids), *sorted(place for place in places if ids[place[0]] > 1)]
 
     def _summary(self) -> str:
-        legs = self.active_legs()
-        return f"{len({(leg.strategy_id, leg.account) for leg in legs})} active strategies, {len(legs)} legs"
+        rows = self._active_rows()
+        strategies = len({(row.strategy_id, row.account) for row in rows})
+        return f"{strategies} active {'strategy' if strategies == 1 else 'strategies'}, {len(rows)} legs"
+
+    def _open_card(self) -> Card:
+        return registry_card(self.uri, self.summary(), self._active_rows())
 
     # --- following commits, on the writer thread ----------------------------------------------------------------
 

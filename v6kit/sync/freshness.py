@@ -9,7 +9,7 @@ says that nothing has. Its age is 0; `received_at` tells of the last tick.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -18,8 +18,11 @@ from typing import Any
 import polars as pl
 
 from v6kit.contracts import Quality, Source, check_float
+from v6kit.display import Card, Shown, Table
 from v6kit.ledger import INSTANT
 from v6kit.positions import BookRow
+
+_TOLD = 20  # overdue positions that a cell shows; the frame has all
 
 
 class Kind(StrEnum):
@@ -106,8 +109,8 @@ def due_at(row: BookRow, target: timedelta, ended_at: datetime | None = None) ->
     return due
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Freshness:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Freshness(Shown):
     """How fresh the positions are at one moment.
 
     Attributes:
@@ -151,12 +154,24 @@ class Freshness:
             "raise them, or free lines"
         )
 
-    def __repr__(self) -> str:
-        head = f"Freshness of {self.positions.height} positions at {self.at:%Y-%m-%d %H:%M:%S} UTC"
-        return "\n".join([head, *_as_text(self.kinds), self.verdict])
-
-    def _repr_html_(self) -> str:
-        return f"<div><b>{self.verdict}</b>{self.kinds._repr_html_()}</div>"
+    def _card(self) -> Card:
+        title = f"Freshness of {self.positions.height} positions at {self.at:%Y-%m-%d %H:%M:%S} UTC"
+        is_wrong = bool(self.held_back) or not self.is_feasible
+        late = self.positions.filter(pl.col("overdue_seconds") > 0)
+        rows = [
+            [each["account"], each["label"], each["kind"], _shown(each["overdue_seconds"]), each["why"] or ""]
+            for each in late.head(_TOLD).iter_rows(named=True)
+        ]
+        headings = ("account", "contract", "kind", "overdue", "why")
+        overdue = Table(headings, rows, late.height - len(rows), numbers=["overdue"])
+        folds = {f"{late.height:,} overdue, the most overdue first": overdue} if rows else {}
+        return Card(
+            title,
+            warnings=[self.verdict] if is_wrong else [],
+            notes=[] if is_wrong else [self.verdict],
+            tables=[_as_table(self.kinds)],
+            folds=folds,
+        )
 
 
 _POSITIONS: dict[str, pl.DataType] = {
@@ -277,13 +292,20 @@ def _every(count: int, per_second: float, target: float) -> float:
     return max(target, count / per_second) if per_second > 0 else math.inf
 
 
-def _as_text(kinds: pl.DataFrame) -> Iterator[str]:
-    ages = "".join(f"{name:>8}" for name in ("p50", "p95", "max", "target"))
-    yield f"  {'':<18}{'count':>7}{'unquoted':>10}{ages}{'within':>8}{'expected':>10}"
-    for each in kinds.iter_rows(named=True):
-        ages = "".join(f"{_shown(each[name]):>8}" for name in ("p50", "p95", "max", "target_seconds"))
-        expected = f"{_shown(each['expected_seconds']):>10}"
-        yield f"  {each['kind']:<18}{each['positions']:>7}{each['unquoted']:>10}{ages}{each['within']:>8.1%}{expected}"
+def _as_table(kinds: pl.DataFrame) -> Table:
+    rows = [
+        [
+            each["kind"],
+            f"{each['positions']:,}",
+            f"{each['unquoted']:,}",
+            *(_shown(each[name]) for name in ("p50", "p95", "max", "target_seconds")),
+            f"{each['within']:.1%}",
+            _shown(each["expected_seconds"]),
+        ]
+        for each in kinds.iter_rows(named=True)
+    ]
+    ages = ("count", "unquoted", "p50", "p95", "max", "target", "within", "expected")
+    return Table(("kind", *ages), rows, numbers=ages)
 
 
 def _shown(seconds: float | None) -> str:

@@ -7,12 +7,15 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from v6kit.display import Card, Shown, Table
 from v6kit.queue import Outcome, Status
 from v6kit.sync.decisions import Fetched
 
+_TOLD = 10  # problems that a cell shows; the dictionary has all
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CycleReport:
+class CycleReport(Shown):
     """What one cycle did.
 
     Attributes:
@@ -47,24 +50,43 @@ class CycleReport:
     held_back: str
     problems: dict[str, int]
 
-    def __repr__(self) -> str:
-        parts = [f"{self.claimed} claimed", f"{self.settled} refreshed"]
-        parts += [
-            f"{count} {name}"
-            for name, count in (
-                ("to retry", self.retried),
-                ("failed", self.failed),
-                ("no longer held", self.cancelled),
-                ("given back", self.released),
-                ("in flight", self.in_flight),
-                ("too late", self.stale),
-            )
-            if count
-        ]
+    def __repr__(self) -> str:  # one line, since cycles are printed one below the other
+        parts = [f"{self.claimed} claimed", *(f"{count} {name}" for name, count in self._ways().items())]
         if self.held_back:
             parts.append(f"nothing new claimed: {self.held_back}")
         before, after = self.versions
         return f"Cycle {self.cycle}: {', '.join(parts)} in {self.seconds:.1f} s (queue v{before} → v{after})"
+
+    def _ways(self) -> dict[str, int]:
+        """Return how many requests went which way, without the ways that none went; refreshed is always told."""
+        ways = {
+            "to retry": self.retried,
+            "failed": self.failed,
+            "no longer held": self.cancelled,
+            "given back": self.released,
+            "in flight": self.in_flight,
+            "too late": self.stale,
+        }
+        return {"refreshed": self.settled} | {name: count for name, count in ways.items() if count}
+
+    def _card(self) -> Card:
+        before, after = self.versions
+        facts = {
+            "claimed": str(self.claimed),
+            **{name: str(count) for name, count in self._ways().items()},
+            "started": f"{self.started_at:%Y-%m-%d %H:%M:%S} UTC, took {self.seconds:.1f} s",
+            "queue": f"v{before} → v{after}",
+        }
+        if after > before >= 0:
+            facts["changes"] = f'desk.history("position_queue").diff({before}, {after})'
+        told = [[str(count), message] for message, count in list(self.problems.items())[:_TOLD]]
+        problems = Table(("times", "problem"), told, len(self.problems) - len(told), numbers=["times"])
+        return Card(
+            f"Cycle {self.cycle}",
+            warnings=[f"nothing new claimed: {self.held_back}"] if self.held_back else [],
+            facts=facts,
+            tables=[problems] if told else [],
+        )
 
 
 def report(done: Sequence[Fetched], stale: Collection[str], **facts: object) -> CycleReport:

@@ -1,0 +1,101 @@
+"""The book: every position, how fresh and how good what is known of it is; what needs a look comes first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import polars as pl
+
+from v6kit.contracts import Quality
+from v6kit.display import unknown
+from v6kit.ledger import LedgerTable
+from v6kit.panels import formats, frames, parts
+from v6kit.panels.actions import Action
+from v6kit.panels.grid import Column
+from v6kit.panels.panel import Panel
+from v6kit.panels.parts import Part
+from v6kit.queue import ACTIVE_PRIORITY
+
+NEVER = "never"
+TONES: dict[str | None, str] = {
+    Quality.ERROR.value: "bad",
+    NEVER: "warn",
+    Quality.STALE.value: "warn",
+    Quality.PARTIAL.value: "busy",
+    Quality.OK.value: "good",
+}
+
+
+class BookPanel(Panel):
+    """Every position with its quote: how good, how old, where from; what needs a look comes first.
+
+    panel = desk.panel("book")
+    panel.words = "SPY 261218"
+    panel.frame
+    """
+
+    name = "book"
+    title = "Book"
+    columns = (
+        Column(name="contract", title="contract"),
+        Column(name="position", title="position", kind="number"),
+        Column(name="mark", title="mark", kind="number", digits=2),
+        Column(name="bid", title="bid", kind="number", digits=2),
+        Column(name="ask", title="ask", kind="number", digits=2),
+        Column(name="market_value", title="value", kind="number", digits=0),
+        Column(name="unrealized_pnl", title="P&L", kind="signed", digits=0),
+        Column(name="delta", title="Δ", kind="signed", digits=2),
+        Column(name="known", title="quality", tones=TONES),
+        Column(name="received_at", title="age", kind="age"),
+        Column(name="source", title="source", wide=True),
+    )
+
+    @property
+    def tables(self) -> Sequence[LedgerTable[Any, Any]]:
+        """The book, and the queue, to which its button adds."""
+        return self.desk.positions, self.desk.queue
+
+    def revision(self) -> int:
+        """Return the book's version."""
+        return self.desk.positions.ledger.version
+
+    def read(self) -> pl.DataFrame:
+        """Return the book."""
+        return frames.book(self.desk, self.as_of)
+
+    def parts(self) -> list[Part]:
+        """Return the counts by quality, and how old the oldest quote is."""
+        counts = dict(self._grid.frame["known"].value_counts().iter_rows())
+        shown = [parts.chips({str(name): counts.get(name, 0) for name in TONES}, self._grid.kept, TONES)]
+        age = frames.oldest(self._grid.frame, "received_at", self._read_at)
+        return [*shown, parts.note(f"oldest quote {formats.span(age)}")] if age is not None else shown
+
+    def chip(self, name: str) -> Self:
+        """Show the positions of this quality too, or no longer; none chosen shows all.
+
+        Raises:
+            ValueError: There is no such quality.
+        """
+        if name not in TONES:
+            raise unknown("name", name, map(str, TONES))
+        with self._lock:
+            self._grid.turn_keep("known", name)
+        self._redraw()
+        return self
+
+    def actions(self) -> Sequence[Action]:
+        """Return what queues the selected positions."""
+        return (
+            Action(
+                name="refresh",
+                label="Refresh",
+                hint="Queue the selected positions before all others",
+                run=self._refresh,
+                applies=lambda: self.selected,
+            ),
+        )
+
+    async def _refresh(self, keys: Sequence[str]) -> None:
+        rows = frames.book(self.desk).filter(pl.col("key").is_in(keys)).select("conid", "symbol", "account")
+        await self.desk.queue.insert_many(rows.with_columns(priority=pl.lit(ACTIVE_PRIORITY)))

@@ -1,0 +1,289 @@
+"""The past of a table: what it held at any version, what changed between two, all states of an item; and back again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
+
+from v6kit.desk import Desk
+from v6kit.display import unknown
+from v6kit.errors import StorageError, V6KitError
+from v6kit.history import TableHistory
+from v6kit.panels import pastgrid, states, versionbars
+from v6kit.panels.actions import Action
+from v6kit.panels.as_of import AsOf
+from v6kit.panels.parts import Part, chips, note
+from v6kit.panels.past import PastPanel
+from v6kit.panels.pastgrid import TONES, View
+from v6kit.panels.surface import HistorySurface
+
+_SIGNS = {"+": "+ added", "~": "~ changed", "-": "− gone"}
+
+
+class HistoryPanel(PastPanel):
+    """The past of the lake's tables, or of one Delta table: as of a version, between two, or of one item.
+
+    panel = desk.panel("history")
+    panel.table, panel.version, panel.mode = "active_strategies", 3, "as of"
+    panel.frame
+
+    Args:
+        source: A desk, or the past of any one table: `HistoryPanel(TableHistory(uri, key=["conid"]))`.
+        table: Which of the desk's tables; settable later.
+        place: Where it stands; there is one panel in each place.
+        as_of: The instant that it shares with other panels.
+
+    Raises:
+        StorageError: The table cannot be read.
+        ValueError: There is no such table.
+    """
+
+    name = "history"
+    title = "History"
+    surface = HistorySurface
+    is_of_past = True
+
+    def __init__(
+        self,
+        source: Desk | TableHistory,
+        table: str | None = None,
+        *,
+        place: str | None = None,
+        as_of: AsOf | None = None,
+    ) -> None:
+        self._restoring: tuple[tuple[str, int, int], tuple[str, ...]] | None = None
+        self._pace = 2.0
+        self._playing: asyncio.Task[None] | None = None
+        super().__init__(source, table, place=place, as_of=as_of)
+
+    def play(self, pace: float = 2.0) -> Self:
+        """Step through the versions up to the newest, from the first one if it is there already.
+
+        Args:
+            pace: Versions per second, more than 0; a version is always shown before the next.
+        """
+        if not pace > 0:
+            raise ValueError(f"pace must be more than 0, got {pace!r}")
+        self._refuse_if_closed()
+        self._pace = pace
+        self._stage.call(self._start_playing)
+        return self
+
+    def stop(self) -> Self:
+        """Stop playing, where it is."""
+        self._stage.call(self._stop_playing)
+        return self
+
+    @property
+    def is_playing(self) -> bool:
+        """Whether it steps through the versions by itself."""
+        return self._playing is not None and not self._playing.done()
+
+    def chip(self, name: str) -> Self:
+        """Show the rows with this sign too, or no longer; none chosen shows all.
+
+        Raises:
+            ValueError: There is no such sign.
+        """
+        sign = next((sign for sign, title in _SIGNS.items() if name in (sign, title)), None)
+        if sign is None:
+            raise unknown("name", name, _SIGNS)
+        with self._lock:
+            if self._sight.sign is not None:
+                self._grid.turn_keep(self._sight.sign, sign)
+        self._redraw()
+        return self
+
+    def click(self, action: str) -> Self:
+        """Press a button by its name, as on the screen; `restore` counts what would change, and asks once more."""
+        if action == "restore" and not self._is_closed:
+            self._count_restoring()
+        return super().click(action)
+
+    # --- what a panel says of itself ----------------------------------------------------------------------------
+
+    def parts(self) -> list[Part]:
+        """Return the controls, the bars, and what belongs to the way of looking."""
+        seen, travel = self._sight, self._travel
+        text = states.words(seen, travel)
+        drawn = travel.bars()
+        versions = {
+            "kind": "versions", "text": text, "range": self._mode == "diff", "version": travel.new,
+            "first": travel.first, "last": travel.last, **drawn,
+        }  # fmt: skip
+        shown = [self._controls(), versions]
+        if seen.view.mode == "diff" and seen.sign is not None:
+            shown.append(self._signs(seen.sign))
+        if seen.view.mode == "item" and seen.error is None:
+            shown.append({"kind": "states", "states": states.strip(seen.frame, travel.new)})
+        return shown if travel.known.versions.height else [*shown, note("nothing was ever written to this table")]
+
+    def actions(self) -> Sequence[Action]:
+        """Return restore."""
+        return (
+            Action(
+                name="restore",
+                label="Restore…",
+                hint="Make the version that is looked at the newest; nothing is destroyed; asks once more",
+                run=self._restore,
+                applies=self._would_change,
+                question="Restore this version? {count} rows change. Click again",
+            ),
+        )
+
+    def _controls(self) -> Part:
+        at, shown = self._travel.at, set(self.shown)
+        return {
+            "kind": "travel",
+            "tables": list(self._histories),
+            "table": self._table,
+            "mode": self._mode,
+            "at": f"{at:%Y-%m-%d %H:%M:%S} UTC" if at is not None else "",
+            "isFirst": self._travel.new <= self._travel.first,
+            "isLast": self._travel.is_now,
+            "playing": self.is_playing,
+            "off": self._is_closed,
+            "many": self._travel.known.versions.height > versionbars.MOST,
+            "all": self._travel.shows_all,
+            "columns": [[name, name in shown] for name in self._columns()],
+        }
+
+    def _signs(self, sign: str) -> Part:
+        counts = dict(self._sight.frame[sign].value_counts().iter_rows())
+        kept = {_SIGNS[each] for each in self._grid.kept}
+        tones: dict[str | None, str] = {title: TONES[each] for each, title in _SIGNS.items()}
+        return chips({title: counts.get(each, 0) for each, title in _SIGNS.items()}, kept, tones)
+
+    # --- playing ------------------------------------------------------------------------------------------------
+
+    def _start_playing(self) -> None:
+        if not self.is_playing and not self._is_closed:
+            self._playing = asyncio.create_task(self._play())
+            self._draw()
+
+    def _stop_playing(self) -> None:
+        if self._playing is not None:
+            self._playing.cancel()
+            self._playing = None
+            self._draw()
+
+    async def _play(self) -> None:
+        if self._travel.is_now or self._travel.new >= self._travel.last:
+            self._travel.go(self._travel.first)
+            self._moved()
+        while self._travel.new < self._travel.last:
+            await asyncio.gather(self._load(), asyncio.sleep(1 / self._pace))
+            self._travel.step(1)
+            self._moved()
+        self._playing = None
+        self._draw()
+
+    def _end(self) -> None:
+        self._stop_playing()
+        super()._end()
+
+    # --- restoring ----------------------------------------------------------------------------------------------
+
+    def _place(self) -> tuple[str, int, int]:
+        return self._table, self._travel.new, self._travel.last
+
+    def _would_change(self) -> Sequence[str]:
+        """Return the keys that a restore would change, as far as that was counted; else that there may be some."""
+        if self._look is None or self._travel.new >= self._travel.last:
+            return ()
+        if self._restoring is not None and self._restoring[0] == self._place():
+            return self._restoring[1]
+        return (f"v{self._travel.new}",)
+
+    def _count_restoring(self) -> None:
+        """See what a restore would change, or why it is refused, before anybody is asked whether he wants it."""
+        place = self._place()
+        if place[1] >= place[2] or (self._restoring is not None and self._restoring[0] == place):
+            return
+        why = self.history.not_restored
+        changed = pastgrid.look(self.history, View(place[0], "diff", place[2], place[1]))
+        if why or changed.error is not None:
+            self._errors["restore"] = changed.error or StorageError(why)
+            self._restoring = place, ()
+            return
+        self._errors.pop("restore", None)
+        self._restoring = place, tuple(f"v{place[1]} {key}" for key in changed.frame[changed.key])
+        if not self._restoring[1]:
+            self._said = f"v{place[1]} holds what the table holds now; there is nothing to restore"
+
+    async def _restore(self, _keys: Sequence[str]) -> int:
+        table, version = self._table, self._travel.new
+        made = await self._histories[table].restore(version)
+        self._learn(table, await asyncio.to_thread(pastgrid.known, self._histories[table]))
+        self._travel.back_to_now()
+        self._moved()
+        return made
+
+    # --- what a page asks for -----------------------------------------------------------------------------------
+
+    def _answers(self) -> dict[str, Callable[[Mapping[str, Any]], object]]:
+        asked: dict[str, Callable[[Mapping[str, Any]], object]] = {
+            "live": lambda message: self._follow(on=bool(message["on"])),
+            "now": lambda _message: self._follow(on=True),
+            "table": lambda message: setattr(self, "table", str(message["name"])),
+            "mode": lambda message: setattr(self, "mode", str(message["mode"])),
+            "as_of": lambda message: setattr(self, "as_of", str(message["text"]) or None),
+            "go": lambda message: self._go(int(message["version"]), compare=bool(message["compare"])),
+            "step": lambda message: self._step(int(message["by"]), old=bool(message["old"])),
+            "travel": lambda message: self._travels(str(message["go"])),
+            "column": lambda message: self._turn_column(str(message["name"])),
+            "zoom": lambda _message: self._travel.show_all(everything=not self._travel.shows_all),
+        }
+        return super()._answers() | {name: self._asked(name, act) for name, act in asked.items()}
+
+    def _asked(self, name: str, act: Callable[[Mapping[str, Any]], object]) -> Callable[[Mapping[str, Any]], object]:
+        """Return an answer that stops what plays, and says in a sentence why there is not what was asked for."""
+
+        def answer(message: Mapping[str, Any]) -> None:
+            if message.get("go") != "play" and name not in ("column", "zoom"):
+                self._stop_playing()
+            self._said = ""
+            self._errors.pop("restore", None)
+            try:
+                act(message)
+            except (V6KitError, ValueError, TypeError) as error:
+                self._said = str(error)
+
+        return answer
+
+    def _follow(self, *, on: bool) -> None:
+        self._is_live = on
+        if on:
+            self.as_of = None
+
+    def _go(self, version: int, *, compare: bool) -> None:
+        if compare:
+            self.compared_with = version
+            if self._mode == "as of":
+                self.mode = "diff"
+        elif version == self._travel.last:
+            self.as_of = None
+        else:
+            self.as_of = version
+
+    def _step(self, by: int, *, old: bool) -> None:
+        (self._travel.step_old if old else self._travel.step)(by)
+        self._moved()
+
+    def _travels(self, go: str) -> None:
+        match go:
+            case "first":
+                self._travel.go(self._travel.first)
+            case "back" | "on":
+                self._travel.step(1 if go == "on" else -1)
+            case "last":
+                self._travel.back_to_now()
+            case "play":
+                (self._stop_playing if self.is_playing else self._start_playing)()
+        self._moved()
+
+    def _turn_column(self, name: str) -> None:
+        shown = self.shown
+        order = self._columns()
+        self.shown = [each for each in shown if each != name] if name in shown else [*shown, *({name} & set(order))]

@@ -1,0 +1,127 @@
+"""The queue: what waits, what is under way, what failed and why; and what can be done about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any, Self
+
+import polars as pl
+
+from v6kit.display import unknown
+from v6kit.ledger import LedgerTable
+from v6kit.panels import formats, frames, parts
+from v6kit.panels.actions import Action
+from v6kit.panels.grid import Column
+from v6kit.panels.panel import Panel
+from v6kit.panels.parts import Part
+from v6kit.queue import ACTIVE_PRIORITY, Status
+
+TONES: dict[str | None, str] = {
+    Status.PENDING.value: "quiet",
+    Status.PROCESSING.value: "busy",
+    Status.SUCCESS.value: "good",
+    Status.FAILED.value: "bad",
+    Status.CANCELLED.value: "quiet",
+}
+_LONG = timedelta(minutes=5)  # a queue that keeps up serves everybody well within this
+_LIVE = (Status.PENDING.value, Status.PROCESSING.value)
+
+
+class QueuePanel(Panel):
+    """What waits to be refreshed, and why some of it was not.
+
+    panel = desk.panel("queue")
+    panel.chip("FAILED").frame
+    panel.click("redrive"); await panel.settled()
+    """
+
+    name = "queue"
+    title = "Queue"
+    key = "request_id"
+    columns = (
+        Column(name="priority", title="pri", kind="number"),
+        Column(name="contract", title="contract"),
+        Column(name="status", title="status", tones=TONES),
+        Column(name="attempt", title="try", kind="number"),
+        Column(name="lease", title="lease", kind="left"),
+        Column(name="created_at", title="age", kind="age"),
+        Column(name="error_message", title="why", wide=True),
+    )
+
+    @property
+    def tables(self) -> Sequence[LedgerTable[Any, Any]]:
+        """The queue, and the book for the contracts' names."""
+        return self.desk.queue, self.desk.positions
+
+    def read(self) -> pl.DataFrame:
+        """Return the queue."""
+        return frames.queue(self.desk, self.as_of)
+
+    def parts(self) -> list[Part]:
+        """Return the counts by status, how long the oldest waits, and whether the queue is paused."""
+        if self.as_of is not None:
+            counts = dict(self._grid.frame["status"].value_counts().iter_rows())
+            return [parts.chips({each: counts.get(each, 0) for each in Status}, self._grid.kept, TONES)]
+        stats = self.desk.queue.stats()
+        shown = [parts.chips(stats.by_status, self._grid.kept, TONES)]
+        if stats.oldest_pending is not None:
+            waits = formats.span(stats.oldest_pending)
+            late = stats.oldest_pending > _LONG
+            shown.append(parts.note(f"oldest pending {waits}{' ⚠' if late else ''}", "warn" if late else ""))
+        if stats.expired_leases:
+            shown.append(
+                parts.note(f"{stats.expired_leases:,} claims of workers that have gone, taken up next", "warn")
+            )
+        if stats.paused:
+            shown.append(parts.note(f"paused: {stats.paused}", "warn"))
+        return shown
+
+    def chip(self, name: str) -> Self:
+        """Show the requests with this status too, or no longer; none chosen shows all.
+
+        Raises:
+            ValueError: There is no such status.
+        """
+        if name not in TONES:
+            raise unknown("name", name, map(str, TONES))
+        with self._lock:
+            self._grid.turn_keep("status", str(name))
+        self._redraw()
+        return self
+
+    def actions(self) -> Sequence[Action]:
+        """Return redrive, prioritise and cancel, each for those of the selected requests that it fits."""
+        queue = self.desk.queue
+        return (
+            Action(
+                name="redrive",
+                label="Redrive",
+                hint="Queue the selected failed requests again, with fresh attempts",
+                run=lambda keys: queue.redrive(list(keys)),
+                applies=self._selected_with(Status.FAILED.value),
+            ),
+            Action(
+                name="prioritise",
+                label="Prioritise",
+                hint="Let the selected requests be claimed before all others",
+                run=lambda keys: queue.prioritise(list(keys), ACTIVE_PRIORITY),
+                applies=self._selected_with(*_LIVE),
+            ),
+            Action(
+                name="cancel",
+                label="Cancel…",
+                hint="Cancel the selected requests; asks once more",
+                run=lambda keys: queue.cancel(list(keys)),
+                applies=self._selected_with(*_LIVE),
+                question="Cancel {count}? Click again",
+            ),
+        )
+
+    def _selected_with(self, *statuses: str) -> Callable[[], list[str]]:
+        def keys() -> list[str]:
+            if not self._grid.selected:
+                return []  # asked at every drawing
+            return self._grid.chosen().filter(pl.col("status").is_in(statuses))[self.key].to_list()
+
+        return keys
