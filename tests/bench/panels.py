@@ -1,7 +1,7 @@
 """What a panel costs the kernel: a look when nothing is new, a drawing, an update, and their bytes.
 
 And of the past: from a click to the message that draws a version or a difference, and a commit of somebody else's.
-What the browser adds to that is in `tests.bench.painted`.
+What the browser adds to that is in `tests.bench.painted`, what ten panels cost a real kernel in `tests.bench.live`.
 """
 
 from __future__ import annotations
@@ -54,13 +54,7 @@ async def _run() -> list[Line]:
         at_most(f"look when nothing is new, {LONG:,} requests", long["idle"], f"{SHORT:,}", short["idle"], 3),
         count_at_most("bytes of an update in which each row in sight changed", int(long["bytes"]), 20_000),
         count_at_most("bytes of a tick in which only ages changed", int(long["tick"]), 20_000),
-        count_at_most(f"ten panels on {LONG:,} requests: per mille of a core", _per_mille(long), 100),
     ]
-
-
-def _per_mille(taken: dict[str, float]) -> int:
-    """Return what ten panels take of a core, each with four looks and a drawing a second."""
-    return round(10 * 1000 * (4 * taken["idle"] + taken["draw"]))
 
 
 Look = Callable[["Desk", "Panel"], Awaitable[dict[str, float]]]
