@@ -122,7 +122,7 @@ async def test_no_name_is_markup_and_every_name_is_a_key(desk: Desk, tmp_path: P
     """Quotes and HTML in a strategy, an account, a symbol, an error: text in the picture, a value in the code."""
     legs = [{"conid": 5, "symbol": ATTACK, "right": "C", "strike": 1, "expiry": "20271217"}]
     await desk.registry.add_strategy(ATTACK, legs, kind=ATTACK, account=ATTACK)
-    request = await desk.queue.insert(5, ATTACK, priority=1)
+    request = await desk.queue.insert(6, ATTACK, priority=1)  # not the strategy's, whose stream would cancel it
     batch = await desk.queue.get_batch(100)  # what the desk has queued meanwhile may come first
     await desk.queue.mark_failed(next(item for item in batch if item.request_id == request), ATTACK)
     panel = desk.panel(name)
