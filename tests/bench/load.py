@@ -156,9 +156,9 @@ def _under_load(desk: Desk, watch: Watch, bystander: Connection) -> list[Line]:
 
 
 def _beside_a_cell(watch: Watch, program: Connection) -> list[Line]:
-    """Compute on this thread as a cell would, and see whether ticks come later than beside a program that does so.
+    """Compute on this thread as a cell would, and see whether ticks come later than before.
 
-    That one takes a processor as well, but not the interpreter: what is left between the two is what a cell costs.
+    Another program that computes takes a processor as well, but not the interpreter: it tells the two apart.
     """
     calm = watch.pauses()
     watch.forget()
@@ -168,17 +168,19 @@ def _beside_a_cell(watch: Watch, program: Connection) -> list[Line]:
     watch.forget()
     _compute()
     busy = watch.pauses()
-    added = max(0.0, _p99(busy) - _p99(beside))
+    added = max(0.0, _p99(busy) - _p99(calm))
     return [
         Line(
             f"pause between ticks while a cell computes, p99: {shown(_p99(busy))}, longest {shown(max(busy))}",
-            f"while another program computes: {shown(_p99(beside))}, longest {shown(max(beside))}; "
-            f"before: {shown(_p99(calm))}, longest {shown(max(calm))}",
-            _p99(busy) / _p99(beside),
+            f"before: {shown(_p99(calm))}, longest {shown(max(calm))}; "
+            f"while another program computes: {shown(_p99(beside))}, longest {shown(max(beside))}",
+            _p99(busy) / _p99(calm),
             f"+ <= {shown(STALL_SECONDS)}",
             added <= STALL_SECONDS,
         ),
-        count_at_most("rounds of ticks that did not come in that minute", _missed(busy), _missed(beside)),
+        count_at_most(
+            f"rounds of ticks that did not come in that minute; beside the program: {_missed(beside)}", _missed(busy), 0
+        ),
     ]
 
 

@@ -28,7 +28,7 @@ BATCH, FAIR_BATCHES = 10, 40
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("count", [4, 8])
 async def test_processes_drain_one_queue_and_none_of_them_starves(queue, count):
-    """Each request is claimed once and ends once; nobody is left with less than a tenth of a fair share."""
+    """Each request is claimed once and ends once; who gets the least gets at least a quarter of a fair share."""
     requests = count * FAIR_BATCHES * BATCH
     await queue.insert_many(pl.DataFrame({"conid": range(1, requests + 1), "symbol": "SPY"}))
     with crew(queue.uri, *(f"worker-{number}" for number in range(count)), size=BATCH) as workers:
@@ -39,7 +39,7 @@ async def test_processes_drain_one_queue_and_none_of_them_starves(queue, count):
     claims = history(queue.uri).filter(pl.col("change") == "CLAIM")
     assert claims.height == requests
     assert claims["attempt"].unique().to_list() == [1]
-    assert shares(taken)[0] >= 0.1, f"parts of a fair share: {shares(taken)}"
+    assert shares(taken)[0] >= 0.25, f"parts of a fair share: {shares(taken)}"
 
 
 @pytest.mark.timeout(120)
