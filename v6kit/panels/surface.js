@@ -67,18 +67,28 @@ function render({ model, el }) {
     write(strip.children[1], trace ?? "");
   }
 
+  const pressed = new Map(); // from the name of a button to the number of the message that said so
+
+  /** Press a button: it is shown at work from now on, and a double click is one click, or it would confirm itself. */
+  function press(name, { detail }) {
+    if (detail > 1) return;
+    pressed.set(name, send("click", { action: name }));
+    drawButtons();
+  }
+
   function drawButtons() {
     fill(
       buttons,
       model.get("buttons"),
       () => make("button", "v6-button", { type: "button" }),
       (button, { name, label, hint, off, busy, armed }) => {
+        const waits = (pressed.get(name) ?? 0) > heard();
         button.dataset.action = name;
-        rest(button, off);
+        rest(button, off || waits);
         button.title = hint;
         button.classList.toggle("v6-armed", armed);
-        button.setAttribute("aria-busy", busy);
-        button.onclick = () => !off && send("click", { action: name });
+        button.setAttribute("aria-busy", busy || waits);
+        button.onclick = (event) => !off && !waits && press(name, event);
         write(button, label);
       },
     );
@@ -94,6 +104,7 @@ function render({ model, el }) {
   const heard = () => model.get("heard")[view] ?? 0;
 
   function hear() {
+    drawButtons();
     if (heard() < number) return;
     clearTimeout(waiting);
     waiting = 0;
