@@ -237,8 +237,12 @@ def _requests(desk: Desk, at: When | None) -> pl.DataFrame:
 
 def _positions(desk: Desk, at: When | None) -> pl.DataFrame:
     if at is None:
-        return desk.positions.current()
+        return _once(_held, desk, at, desk.positions)
     return desk.history("position_updates").as_of(at).filter(pl.col("position") != 0)
+
+
+def _held(desk: Desk, _at: When | None) -> pl.DataFrame:
+    return desk.positions.current()
 
 
 def _legs(desk: Desk, at: When | None) -> pl.DataFrame:
@@ -265,6 +269,10 @@ def _or_nothing(table: Read, desk: Desk, at: When | None) -> pl.DataFrame:
 
 
 def _names(desk: Desk, at: When | None) -> pl.DataFrame:
+    return _once(_named, desk, at, desk.positions)
+
+
+def _named(desk: Desk, at: When | None) -> pl.DataFrame:
     return _or_nothing(_positions, desk, at).select("conid", contract()).unique("conid", keep="any")
 
 

@@ -7,7 +7,6 @@ under a lock and asks for a drawing, so it does not matter on which thread, or b
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
@@ -25,8 +24,6 @@ from v6kit.panels.face import Face
 from v6kit.panels.surface import Surface
 
 _PULSE = 0.25  # seconds between two looks at whether there is something new
-_SHARE = 20  # all panels together take at most one part in so many of a core, however much there is to read
-_THREADS = 3  # of processor time, at most, beside one of this thread
 _STATIC_ROWS = 20
 
 
@@ -131,30 +128,25 @@ class Panel(Face):
 
     async def _live(self) -> None:
         while True:
-            used = 0.0
             with self._noted("following"):
                 self.follow()
             if self.audience.is_there and (self.is_live or self.as_of is not None):
-                used = await self._beat()
+                await self._beat()
             if not self._is_open():  # the desk has closed, and does not open again
                 self.close()
-            await asyncio.sleep(max(_PULSE, _SHARE * self._stage.count * used))
+            await asyncio.sleep(max(_PULSE, self._stage.rest()))
 
-    async def _beat(self) -> float:
-        """Take in what other processes have committed, and draw what is new; return the processor's seconds for it."""
+    async def _beat(self) -> None:
+        """Take in what other processes have committed, and draw what is new."""
         if self.is_live:
             with self._noted("lake"):
                 await self._stage.hear_others([table for table in self.tables if table.ledger.is_open])
-        return self._catch_up()
+        self._catch_up()
 
-    def _catch_up(self) -> float:
-        """Draw what is new, and once a second what time alone changes; return the seconds of the processor it took."""
-        # Not the wall's: a busy machine must not slow the display down even more. Polars has threads of its own, so the
-        # process's, but for what a cell computes meanwhile.
-        began, whole = time.thread_time(), time.process_time()
-        with self._noted("reading"):
+    def _catch_up(self) -> None:
+        """Draw what is new, and once a second what time alone changes."""
+        with self._stage.counted(), self._noted("reading"):
             self._follow_up()
-        return min(_THREADS * (time.thread_time() - began), time.process_time() - whole)
 
     def _follow_up(self) -> None:
         now = self.as_of or self._clock.now()

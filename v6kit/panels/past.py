@@ -343,22 +343,21 @@ class PastPanel(Panel):
                 grid.take_over(former)
             self._grid = grid
 
-    async def _beat(self) -> float:
+    async def _beat(self) -> None:
         """See whether there are newer versions, and rest for a while that what it took is a small part of."""
         now = asyncio.get_running_loop().time()
         if now < self._next_look or not self._is_open():
-            return 0.0
+            return
         before, table = self._travel.known, self._table
-        with self._noted("lake"):
+        with self._stage.counted(), self._noted("lake"):
             self._learn(table, await asyncio.to_thread(pastgrid.known, self._histories[table], before))
             self._read_at = self._clock.now()
             self._ask()
             if self._loading is not None:
-                await asyncio.wait({self._loading})  # what it took counts, too
+                await asyncio.wait({self._loading})  # what it takes counts, too
         ended = asyncio.get_running_loop().time()
         self._next_look = ended + max(_AROUND, min(_REST * (ended - now), _LONGEST_REST))
         self._draw()
-        return 0.0  # none of it was on this thread, and it has its own rest
 
     def _seen(self, view: str) -> None:
         if not self.audience.is_there:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import Callable, Coroutine, Hashable, Iterable
-from contextlib import suppress
+import time
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 from v6kit.desk import Desk
@@ -26,7 +27,10 @@ _T = TypeVar("_T")
 _Args = TypeVarTuple("_Args")
 WORK = "v6kit panel work"  # how the tasks of buttons are named
 _BREATH = 5.0  # seconds
+_SHARE = 12  # all panels together take at most one part in so many of a core, however much there is to read
+_AT_ONCE = 1.0  # seconds of that share which may be taken at once
 _OTHERS = 2.0  # seconds between two looks at what other processes have committed
+_MAIN = threading.main_thread()
 _LAST_WORK = 5.0  # seconds that work of buttons has once its desk has closed, where it can only fail
 
 
@@ -45,6 +49,7 @@ class Stage:
         self._panels: dict[str, Panel] = {}
         self._lock = threading.Lock()
         self._has_ended = False
+        self._paid_until = 0.0  # seconds of the loop: by then what was taken of the processor is the panels' share
         self._hearings: dict[LedgerTable[Any, Any], tuple[float, asyncio.Task[bool]]] = {}
         self._stop_listening: Callable[[], object] = lambda: None
         if isinstance(owner, Desk):
@@ -58,11 +63,6 @@ class Stage:
         except RuntimeError:
             self._kernel = None  # a script: nobody computes in between
         self._breathing = self.submit(self._breathe())
-
-    @property
-    def count(self) -> int:
-        """How many panels are open."""
-        return len(self._panels)
 
     @property
     def has_ended(self) -> bool:
@@ -114,6 +114,23 @@ class Stage:
             self.submit(_work_done(_LAST_WORK)).result()
         self._engine.close()
 
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count what this takes of the processor."""
+        began = _processor_time()
+        try:
+            yield
+        finally:
+            now = self._engine.loop.time()
+            self._paid_until = max(self._paid_until, now - _AT_ONCE) + _SHARE * (_processor_time() - began)
+
+    def rest(self) -> float:
+        """Return how many seconds to rest so that all panels together keep to their share; 0 while they do.
+
+        What one panel leaves of it, another one may take. When there is not enough, each draws in its turn.
+        """
+        return max(0.0, self._paid_until - self._engine.loop.time())
+
     async def hear_others(self, tables: Iterable[LedgerTable[Any, Any]]) -> None:
         """Take in what other processes have committed, now and then: each table once, however many panels show it.
 
@@ -148,6 +165,18 @@ class Stage:
                 await asyncio.wrap_future(breath)  # as long as a cell computes, if one does
             for panel in list(self._panels.values()):
                 panel.audience.breathe()
+
+
+def _processor_time() -> float:
+    """Return the processor's seconds of this process, its native threads included, but for what cells compute.
+
+    Not the wall's: a busy machine must not slow the display down even more. Where the system does not tell of one
+    thread (macOS, Windows), cells count, too.
+    """
+    whole = time.process_time()
+    if not hasattr(time, "pthread_getcpuclockid"):
+        return whole
+    return whole - time.clock_gettime(time.pthread_getcpuclockid(_MAIN.ident or 0))
 
 
 async def _work_done(seconds: float | None) -> None:

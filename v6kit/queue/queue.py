@@ -24,7 +24,6 @@ from v6kit.queue import decisions
 from v6kit.queue.ids import RequestIds
 from v6kit.queue.intake import MANY, as_wanted, check_small, check_span
 from v6kit.queue.requests import (
-    LIVE,
     MAX_ATTEMPTS,
     MONITORING_PRIORITY,
     SPEC,
@@ -38,6 +37,7 @@ from v6kit.queue.requests import (
     stats_card,
 )
 from v6kit.queue.state import QueueState
+from v6kit.queue.view import QueueView
 
 PAUSED = "v6kit.paused"
 _ENDED_HELD = 10_000
@@ -77,6 +77,7 @@ class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
         self.backoff = backoff or Backoff()
         self.aging_after = check_span("aging_after", aging_after) if aging_after is not None else None
         self._ids = RequestIds()
+        self._view = QueueView(self.ledger)
         self._claims: dict[str, str] = {}  # request_id → claim_id of what this object has claimed
         self._ended: dict[str, str] = {}  # the same of what it has settled lately, so that settling again is harmless
 
@@ -263,9 +264,7 @@ class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
         One row per request, columns as the table's, in the order of claiming: all live ones, and the newest 10,000 that
         have finished. Older ones are read with `TableHistory`.
         """
-        frame = SPEC.gather(self.ledger.read(lambda state: state.held()))
-        order = pl.col("status").is_in(sorted(LIVE)).not_()
-        return frame.sort(order, "priority", "due_at", "request_id")
+        return self._view.frame()
 
     def live(self, positions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], QueuedPosition]:
         """Return the live requests of these positions, by account and conid, as this process knows them; no I/O."""
