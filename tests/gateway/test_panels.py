@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -143,6 +144,24 @@ async def test_a_panel_that_nobody_sees_sends_nothing(desk: Desk):
     assert "SUCCESS" in str(panel._surface.grid)
     say(panel, "leave")
     await eventually(lambda: not panel.audience.is_there)
+
+
+async def test_what_one_panel_takes_of_the_processor_lets_all_of_them_rest(desk: Desk):
+    """They share one small part of a core, so many panels cost no more than few."""
+    stage = desk.panel("queue")._stage
+    assert desk.panel("book")._stage is stage
+
+    def take_a_second() -> None:
+        end = time.thread_time() + 1
+        while time.thread_time() < end:
+            sum(range(1_000))
+
+    async def take() -> None:
+        with stage.counted():
+            await asyncio.to_thread(take_a_second)
+        assert stage.rest() > 1
+
+    await asyncio.wrap_future(stage.submit(take()))
 
 
 async def test_a_blocked_loop_does_not_stop_the_display(desk: Desk):
