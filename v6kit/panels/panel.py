@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
+from IPython import get_ipython
 from IPython.display import display
 
 from v6kit.desk import Desk
@@ -110,7 +111,9 @@ class Panel(Face):
         widget = {kind: forms.pop(kind) for kind in list(forms) if "widget-view" in kind}
         picture = forms | {"text/html": static.until_live(forms["text/html"])}
         display(picture, raw=True)  # type: ignore[no-untyped-call]  # IPython's
-        display(widget | {"text/plain": ""}, raw=True, metadata=about)  # type: ignore[no-untyped-call]
+        shell = get_ipython()
+        if shell is None or "text/html" in shell.display_formatter.active_types:  # a terminal would print an empty line
+            display(widget | {"text/plain": ""}, raw=True, metadata=about)  # type: ignore[no-untyped-call]
 
     def _on_screen(self) -> Surface:
         """Return the widget; made when it is first shown, so that a panel that is not costs no message."""
