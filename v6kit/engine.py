@@ -71,7 +71,7 @@ class _Selector(selectors.DefaultSelector):
         return super().select(None if timeout is None else timeout / self._speed)
 
 
-class _EngineSelector(_Selector):
+class _UrgentSelector(_Selector):
     """Likewise, and says when its engine waits and when it works."""
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
@@ -99,18 +99,21 @@ def new_event_loop(speed: float = 1.0) -> asyncio.AbstractEventLoop:
 
 
 class Engine:
-    """A background event loop, which comes before threads that compute.
+    """A background event loop.
 
     Args:
         name: Of its thread.
         speed: Of its time; a clock's.
+        is_urgent: Whether it comes before threads that compute; for what serves a socket.
     """
 
-    def __init__(self, name: str = "v6kit-engine", *, speed: float = 1.0) -> None:
-        self._loop = _Loop(_EngineSelector(speed), speed)
+    def __init__(self, name: str = "v6kit-engine", *, speed: float = 1.0, is_urgent: bool = True) -> None:
+        self._is_urgent = is_urgent
+        self._loop = _Loop(_UrgentSelector(speed), speed) if is_urgent else new_event_loop(speed)
         self._closing = threading.Lock()
         self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
-        _turns.begin()
+        if is_urgent:
+            _turns.begin()
         self._thread.start()
 
     @property
@@ -148,7 +151,8 @@ class Engine:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
-            _turns.end()
+            if self._is_urgent:
+                _turns.end()
 
 
 async def _wind_down() -> None:

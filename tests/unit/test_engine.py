@@ -239,6 +239,19 @@ def test_an_engine_comes_before_threads_that_compute():
     assert sys.getswitchinterval() == before
 
 
+def test_an_engine_that_is_not_urgent_takes_its_turn_like_others():
+    """What draws must not come before what ticks."""
+    before = sys.getswitchinterval()
+    engine = Engine(is_urgent=False)
+
+    async def interval() -> float:
+        return sys.getswitchinterval()
+
+    assert engine.submit(interval()).result(DEADLINE) == before
+    engine.close()
+    assert sys.getswitchinterval() == before
+
+
 def test_an_interval_that_somebody_else_sets_is_left_alone():
     """Also at the end."""
     before = sys.getswitchinterval()
