@@ -18,7 +18,7 @@ import typer
 from v6kit.cli import terminal
 from v6kit.errors import V6KitError
 
-FAILED, UNKNOWN, INTERRUPTED = 1, 2, 130
+FAILED, UNKNOWN = 1, 2
 TICK_SECONDS, MOST_TICK_SECONDS = 0.25, 30.0  # longer, and a scenario's events would run into one another
 
 app = typer.Typer(
@@ -47,7 +47,7 @@ def main() -> None:
     try:
         app(obj=shared)
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        sys.exit(terminal.INTERRUPTED)
     except (V6KitError, ValueError, OSError) as error:
         if shared.debug:
             raise

@@ -12,22 +12,21 @@ import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import psutil
 
 from v6kit.cli import terminal
 from v6kit.cli.day_report import Report, report_of
 from v6kit.cli.day_view import View
+from v6kit.cli.simulation import Simulation, register
 from v6kit.clock import FastClock
-from v6kit.contracts import Leg
 from v6kit.desk import SIMULATED, Desk, lake_uri
 from v6kit.desk import open as open_desk
 from v6kit.gateway import Fired, Scenario, SimulatedGateway
 from v6kit.registry import StrategyRegistry
 
 DAY = "trading_day"
-HELD, BROKEN, INTERRUPTED = 0, 1, 130
+HELD, BROKEN = 0, 1
 # As many as a day at 300 times the speed leaves time for; each line of the day costs about 50 ms of real time.
 TICK_SECONDS, SYNC_SECONDS = 5.0, 300.0
 LINE_RESERVE = 5
@@ -35,23 +34,16 @@ LOOK_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What the command line asks for.
+class Settings(Simulation):
+    """What the command line asks for: a small account, and how fast its day goes by.
 
     Attributes:
-        lake: Where the tables go; `None` for a new temporary folder, which is kept.
-        positions: In the simulated account.
-        strategies: Iron condors to register.
-        line_limit: Market data lines of the login.
-        seed: Names the simulated market and account.
         speed: Seconds of the day per second.
     """
 
-    lake: Path | None = None
     positions: int = 80
     strategies: int = 6
     line_limit: int = 50
-    seed: int = 7
     speed: float = 200.0
 
 
@@ -107,16 +99,9 @@ async def opened(lake: str, settings: Settings) -> AsyncIterator[Day]:
         tick_interval=TICK_SECONDS,
         clock=clock,
     )
-    condors = gateway.account.iron_condors
-    if settings.strategies > len(condors):
-        raise ValueError(
-            f"--strategies must be at most {len(condors)} with --positions {settings.positions}, got "
-            f"{settings.strategies}: a simulated account of that size holds no more iron condors"
-        )
+    condors = settings.condors_of(gateway)
     async with StrategyRegistry(f"{lake}/active_strategies", clock=clock) as registry:
-        for number, condor in enumerate(condors[: settings.strategies], 1):
-            legs = [Leg.of(each.instrument, each.quantity) for each in condor]
-            await registry.add_strategy(f"condor-{number}", legs, kind="IRON_CONDOR")
+        await register(registry, condors)
     gateway.play(scenario)
     desk = await open_desk(
         lake,
@@ -140,7 +125,7 @@ def run(settings: Settings, *, as_json: bool) -> int:
         report = terminal.run(_play(lake, settings, view))
     except KeyboardInterrupt:
         terminal.say(console, f"Stopped; the day so far is in {lake}", whole=True)
-        return INTERRUPTED
+        return terminal.INTERRUPTED
     if as_json:
         json.dump(asdict(report), sys.stdout, default=str)
         sys.stdout.write("\n")

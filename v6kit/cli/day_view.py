@@ -6,20 +6,19 @@ Reads the desk from the display's own thread, which its tables and counters allo
 from __future__ import annotations
 
 import shlex
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from rich import box
 from rich.console import Console, RenderableType
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from v6kit.broker import ConnectionState
 from v6kit.cli.day_report import Marked, Report
-from v6kit.cli.terminal import say
+from v6kit.cli.terminal import live, say
 from v6kit.contracts import Quality
 from v6kit.gateway import Fired
 from v6kit.queue import Status
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from v6kit.cli.day import Day, Settings
 
 NEW_YORK = ZoneInfo("America/New_York")
-FRAMES_PER_SECOND = 5
 EVENTS_SHOWN = 8
 STATE_STYLES = {ConnectionState.LIVE: "green", ConnectionState.SYNCING: "yellow"}
 QUALITIES = ((Quality.OK, "green"), (Quality.PARTIAL, "yellow"), (Quality.STALE, "red"), (Quality.ERROR, "red"))
@@ -69,14 +67,7 @@ class View:
 
     def following(self, day: Day) -> AbstractContextManager[object]:
         """Show the day while it lasts; a pipe gets its lines from `event`."""
-        if not self._console.is_terminal:
-            return nullcontext()
-        return Live(
-            console=self._console,
-            get_renderable=partial(self._frame, day),
-            refresh_per_second=FRAMES_PER_SECOND,
-            transient=True,
-        )
+        return live(self._console, partial(self._frame, day))
 
     def event(self, day: Day, event: Fired) -> None:
         """Say what has just happened."""

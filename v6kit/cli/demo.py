@@ -15,14 +15,14 @@ from dataclasses import asdict
 from v6kit.cli import terminal
 from v6kit.cli.demo_pass import ONE_PASS, ONE_PASS_SECONDS, Pass, Report, Settings
 from v6kit.cli.demo_view import View
+from v6kit.cli.simulation import register
 from v6kit.clock import Clock
-from v6kit.contracts import Leg
 from v6kit.desk import SIMULATED, lake_uri
 from v6kit.desk import open as open_desk
 from v6kit.gateway import SimulatedGateway
 from v6kit.registry import StrategyRegistry
 
-DONE, NOT_ALL_DONE, INTERRUPTED = 0, 1, 130
+DONE, NOT_ALL_DONE = 0, 1
 
 
 def run(settings: Settings, *, as_json: bool) -> int:
@@ -34,12 +34,12 @@ def run(settings: Settings, *, as_json: bool) -> int:
         report = terminal.run(_one_pass(lake, settings, View(console, settings), as_json=as_json))
     except KeyboardInterrupt:
         terminal.say(console, f"Stopped before the first cycle. The lake is {lake}")
-        return INTERRUPTED
+        return terminal.INTERRUPTED
     if as_json:
         json.dump(asdict(report), sys.stdout)
         sys.stdout.write("\n")
     if not report.finished:
-        return INTERRUPTED
+        return terminal.INTERRUPTED
     return NOT_ALL_DONE if report.failed or report.refused else DONE
 
 
@@ -84,15 +84,9 @@ async def _register(lake: str, settings: Settings, gateway: SimulatedGateway) ->
     Raises:
         ValueError: The account has fewer, or their legs leave no line for snapshots; nothing was registered.
     """
-    condors = gateway.account.iron_condors
-    if settings.strategies > len(condors):
-        raise ValueError(
-            f"--strategies must be at most {len(condors)} with --positions {settings.positions}, "
-            f"got {settings.strategies}: a simulated account of that size holds no more iron condors"
-        )
+    condors = settings.condors_of(gateway)
     async with StrategyRegistry(f"{lake}/active_strategies") as registry:
-        chosen = condors[: settings.strategies]
-        legs = {position.instrument.conid for condor in chosen for position in condor}
+        legs = {leg.conid for condor in condors for leg in condor}
         legs |= {leg.conid for leg in registry.active_legs()}
         usable = settings.line_limit - settings.line_reserve
         if len(legs) >= usable:
@@ -100,7 +94,4 @@ async def _register(lake: str, settings: Settings, gateway: SimulatedGateway) ->
                 f"{len(legs)} active legs take all {usable} usable lines and leave none for snapshots; "
                 "lower --strategies, raise --line-limit, or take another --lake"
             )
-        for number, condor in enumerate(chosen, 1):
-            await registry.add_strategy(
-                f"condor-{number}", [Leg.of(each.instrument, each.quantity) for each in condor], kind="IRON_CONDOR"
-            )
+        await register(registry, condors)

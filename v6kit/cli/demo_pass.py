@@ -11,10 +11,10 @@ import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, fields
 from datetime import datetime
-from pathlib import Path
 
 import polars as pl
 
+from v6kit.cli.simulation import Simulation
 from v6kit.contracts import Quality, Source
 from v6kit.desk import SIMULATED, Desk
 from v6kit.errors import QueueError
@@ -33,22 +33,12 @@ IDLE_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What the command line asks for.
+class Settings(Simulation):
+    """What the command line asks for: a large account."""
 
-    Attributes:
-        lake: Where the tables go; `None` for a new temporary folder, which is kept.
-        positions: In the simulated account.
-        strategies: Iron condors to register.
-        line_limit: Market data lines of the login.
-        seed: Names the simulated market and account.
-    """
-
-    lake: Path | None = None
     positions: int = 500
     strategies: int = 10
     line_limit: int = 100
-    seed: int = 7
 
     def again(self, lake: str) -> str:
         """Return the command that goes on with this lake."""

@@ -13,17 +13,15 @@ from functools import partial
 import polars as pl
 from rich import box
 from rich.console import Console, RenderableType
-from rich.live import Live
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from v6kit.cli.demo_pass import Pass, Report, Settings
-from v6kit.cli.terminal import say
+from v6kit.cli.terminal import live, say
 from v6kit.queue import Status
 from v6kit.sync import CycleReport
 
-FRAMES_PER_SECOND = 5
 ROWS_SHOWN = 5
 WIDEST_BAR, NARROWEST_BAR, BESIDE_BAR = 40, 8, 52  # columns
 STATUS_STYLES = {Status.SUCCESS: "green", Status.FAILED: "red", Status.PENDING: "yellow"}
@@ -67,14 +65,7 @@ class View:
 
     def following(self, this: Pass) -> AbstractContextManager[object]:
         """Show the pass while it runs; a pipe gets its lines from `cycle`."""
-        if not self._console.is_terminal:
-            return nullcontext()
-        return Live(
-            console=self._console,
-            get_renderable=partial(self._frame, this),
-            refresh_per_second=FRAMES_PER_SECOND,
-            transient=True,
-        )
+        return live(self._console, partial(self._frame, this))
 
     def cycle(self, this: Pass, cycle: CycleReport) -> None:
         """Say what a cycle did, where there is no live display."""

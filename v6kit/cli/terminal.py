@@ -6,17 +6,22 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.highlighter import NullHighlighter
+from rich.live import Live
 from rich.logging import RichHandler
 from rich.text import Text
 
 from v6kit.engine import new_event_loop
 
 T = TypeVar("T")
+
+INTERRUPTED = 130  # what a shell says of a program that Ctrl-C has ended
+FRAMES_PER_SECOND = 5
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -33,6 +38,13 @@ def say(to: Console, text: str | Text, *, whole: bool = False) -> None:
         whole: Leave it in one piece on a terminal, too: it is a path or a command that somebody will copy.
     """
     to.print(text, markup=False, soft_wrap=whole or not to.is_terminal)
+
+
+def live(on: Console, frame: Callable[[], RenderableType]) -> AbstractContextManager[object]:
+    """Show a frame as it becomes, over and over, as long as one is within; in a pipe, nothing."""
+    if not on.is_terminal:
+        return nullcontext()
+    return Live(console=on, get_renderable=frame, refresh_per_second=FRAMES_PER_SECOND, transient=True)
 
 
 def say_error(error: BaseException) -> None:
