@@ -6,9 +6,7 @@ to one event loop; callbacks are called there.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Self
 
 from v6kit.broker.account import AccountBook, AccountStatus
@@ -16,6 +14,7 @@ from v6kit.broker.connection import Connection, ConnectionState
 from v6kit.broker.inbox import Inbox
 from v6kit.broker.lines import LineBudget
 from v6kit.broker.login import Login
+from v6kit.broker.onerequest import OneRequest
 from v6kit.broker.pacing import Pacer
 from v6kit.broker.reference import Reference
 from v6kit.broker.requests import Means, RequestTable
@@ -38,7 +37,7 @@ from v6kit.contracts import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection
+    from collections.abc import Callable, Collection
     from datetime import datetime
     from types import TracebackType
 
@@ -86,7 +85,7 @@ class Broker:
         if market_data_type not in MARKET_DATA_TYPES:
             raise ValueError(f"market_data_type must be 1, 2, 3 or 4, got {market_data_type!r}")
         self.market_data_type = market_data_type
-        self._clock = clock = clock or Clock()
+        clock = clock or Clock()
         self.connect_timeout = check_float("connect_timeout", connect_timeout, above=0.0) * clock.speed
         self.snapshot_timeout = check_float("snapshot_timeout", snapshot_timeout, above=0.0) * clock.speed
         self.server_version: int | None = None
@@ -94,6 +93,13 @@ class Broker:
         self.lines = lines = LineBudget(clock=clock) if lines is None else lines
         self._pacer = Pacer(
             requests_per_second, slow_seconds=timings.slow_pace, pause_seconds=timings.pace_hold, clock=clock
+        )
+        self._connection = Connection(
+            open_session=self._open_session,
+            restore=self._restore,
+            on_lost=self._on_lost,
+            on_beat=lines.admit,
+            timings=timings,
         )
         self._reference = reference = Reference(self._pacer, seconds=timings.request_timeout)
         requests = RequestTable(self._pacer, clock)
@@ -103,7 +109,7 @@ class Broker:
             self._pacer,
             reference.native_exchange,
             reference.fresh_exchange,
-            self._check_servers,
+            self._connection.check_servers,
             timings,
             clock,
         )
@@ -112,13 +118,6 @@ class Broker:
         self._streams = Streams(means)
         self._account_book = AccountBook()
         self._login = Login(only, self._account_book)
-        self._connection = Connection(
-            open_session=self._open_session,
-            restore=self._restore,
-            on_lost=self._on_lost,
-            on_beat=lines.admit,
-            timings=timings,
-        )
         self._inbox = Inbox(
             connection=self._connection,
             requests=requests,
@@ -137,7 +136,7 @@ class Broker:
             pacer=self._pacer,
             timings=timings,
         )
-        self._busy: dict[int, asyncio.Event] = {}
+        self._one_request = OneRequest()
 
     def __repr__(self) -> str:
         kind = "simulated gateway" if self.is_simulated else "gateway"
@@ -315,7 +314,7 @@ class Broker:
         """
         conid = check_int("conid", instrument.conid)
         async with self._connection.link() as session:
-            async with self._only_one(conid):
+            async with self._one_request.of(conid):
                 if conid not in self._streams:
                     return await self._snapshots.take(
                         session, conid, await self._reference.exchange(session, instrument)
@@ -333,13 +332,13 @@ class Broker:
             RequestFailedError: The contract's exchange could not be found out.
         """
         conid = check_int("conid", instrument.conid)
-        async with self._connection.link() as session, self._only_one(conid):
+        async with self._connection.link() as session, self._one_request.of(conid):
             exchange = "" if conid in self._streams else await self._reference.exchange(session, instrument)
             await self._streams.add(session, conid, exchange)
 
     async def unsubscribe(self, conid: int) -> None:
         """Take one user of a stream away; after the last one it ends. A conid that is not streamed does nothing."""
-        async with self._only_one(conid):
+        async with self._one_request.of(conid):
             await self._streams.remove(conid)
 
     def latest(self, conid: int) -> Quote | None:
@@ -389,18 +388,3 @@ class Broker:
         logger.debug("%d requests end with the link: %s", len(self._requests), reason)
         self._streams.on_lost()
         self._requests.clear()
-
-    @asynccontextmanager
-    async def _only_one(self, conid: int) -> AsyncIterator[None]:
-        """Keep a conid to one request at a time, so that stream and snapshot never meet on it."""
-        while (busy := self._busy.get(conid)) is not None:
-            await busy.wait()
-        done = self._busy[conid] = asyncio.Event()
-        try:
-            yield
-        finally:
-            del self._busy[conid]
-            done.set()
-
-    def _check_servers(self) -> None:
-        self._connection.check_servers()
