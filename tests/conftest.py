@@ -1,13 +1,18 @@
-"""What holds for every test: when it has ended, no thread of a panel that it made is left."""
+"""What tests of all folders share: after each, no thread of a panel is left; and a shell to show things in."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+from IPython.core.completer import provisionalcompleter
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
 
 _DEADLINE = 10
+Complete = Callable[..., list[str]]
 
 
 @pytest.fixture(autouse=True)
@@ -18,3 +23,26 @@ def no_thread_of_panels_is_left() -> Iterator[None]:
         if thread.name.startswith("v6kit-panels"):
             thread.join(_DEADLINE)
             assert not thread.is_alive(), f"{thread.name} was left behind: a panel was not closed"
+
+
+@pytest.fixture
+def shell() -> Iterator[InteractiveShell]:
+    """A shell of the test's own, whose completions come from live objects, as a notebook's do without jedi."""
+    config = Config()
+    config.HistoryManager.enabled = False
+    config.Completer.use_jedi = False
+    InteractiveShell.clear_instance()
+    yield InteractiveShell.instance(config=config)
+    InteractiveShell.clear_instance()
+
+
+@pytest.fixture
+def complete(shell: InteractiveShell) -> Complete:
+    """Press tab behind some code, with some names defined."""
+
+    def press(code: str, **names: Any) -> list[str]:
+        shell.user_ns.update(names)
+        with provisionalcompleter():  # the kernel asks so, too
+            return [each.text for each in shell.Completer.completions(code, len(code))]
+
+    return press

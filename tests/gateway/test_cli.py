@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import ib_async
 import pytest
-from v6kit.desk import TABLES
 from v6kit.history import TableHistory
 from v6kit.queue import PositionQueue, Status
 
@@ -95,7 +94,7 @@ async def statuses(lake: Path) -> dict[str, int]:
 
 async def claimed(lake: Path) -> None:
     """Wait until a worker holds claims."""
-    past = TableHistory(lake / "position_queue", TABLES["position_queue"])
+    past = TableHistory(lake / "position_queue")
     async with asyncio.timeout(DEADLINE):
         while "CLAIM" not in past.versions()["changes"][-1]:  # noqa: ASYNC110 - another process writes it
             await asyncio.sleep(0.01)

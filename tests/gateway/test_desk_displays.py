@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import polars as pl
 import pytest
 import v6kit
-from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 from sync_helpers import FAST, eventually, legs_of
-from traitlets.config import Config
 from v6kit.desk import TABLES, TableName
 from v6kit.desk.desk import PanelName
 from v6kit.errors import StorageError
 from v6kit.gateway import SimulatedGateway
 from v6kit.panels import PANELS
+from v6kit.positions import PositionBook
+from v6kit.queue import PositionQueue
+from v6kit.registry import StrategyRegistry
 
 if TYPE_CHECKING:
     from v6kit.desk import Desk
@@ -67,23 +68,6 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
         yield opened
 
 
-@pytest.fixture
-def shell() -> Iterator[InteractiveShell]:
-    """A shell of the test's own; completions come from live objects, as in a notebook."""
-    config = Config()
-    config.HistoryManager.enabled = False
-    config.Completer.use_jedi = False
-    InteractiveShell.clear_instance()
-    yield InteractiveShell.instance(config=config)
-    InteractiveShell.clear_instance()
-
-
-def completed(shell: InteractiveShell, code: str) -> set[str]:
-    """Press tab behind some code."""
-    with provisionalcompleter():  # the kernel asks so, too
-        return {each.text for each in shell.Completer.completions(code, len(code))}
-
-
 def displayed(shell: InteractiveShell, thing: object) -> dict[str, Any]:
     """Return the forms that a cell's last line is shown in; of a panel, which shows two outputs, those of the first."""
     with capture_output() as published:
@@ -108,25 +92,25 @@ async def test_everything_public_is_good_as_the_last_line_of_a_cell(desk: Desk, 
         assert "<b>/" not in data.get("text/html", ""), f"{code} puts the name of a folder in as markup"
 
 
-async def test_tab_offers_what_there_is_by_name(desk: Desk, shell: InteractiveShell):
+async def test_tab_offers_what_there_is_by_name(desk: Desk, complete: Callable[..., list[str]]):
     """Strategies, accounts, positions and requests as keys; attributes as names, and none that is private."""
-    shell.user_ns["desk"] = desk
-    assert completed(shell, "desk.registry[") == {"'condor'"}
-    shell.user_ns["accounts"] = desk.accounts  # a property, which IPython does not run for a completion
-    assert completed(shell, "accounts[") == {"'DU1'", "'DU2'"}
-    assert {"'DU1'", "'DU2'"} <= completed(shell, "desk.positions[")
-    assert len(completed(shell, "desk.queue[")) == desk.queue.current().height > 0
-    offered = completed(shell, "desk.")
+    assert complete("desk.registry[", desk=desk) == ["'condor'"]
+    # a property, which IPython does not run for a completion
+    assert set(complete("accounts[", accounts=desk.accounts)) == {"'DU1'", "'DU2'"}
+    assert {"'DU1'", "'DU2'"} <= set(complete("desk.positions["))
+    assert len(set(complete("desk.queue["))) == desk.queue.current().height > 0
+    offered = set(complete("desk."))
     assert {".registry", ".queue", ".positions", ".panel", ".history", ".dashboard", ".close"} <= offered
     assert not [name for name in offered if name.startswith("._")]
-    shell.user_ns["panel"] = desk.panel("history")
-    assert {".frame", ".selected", ".version", ".as_of", ".mode", ".click"} <= completed(shell, "panel.")
+    known = set(complete("panel.", panel=desk.panel("history")))
+    assert {".frame", ".selected", ".version", ".as_of", ".mode", ".click"} <= known
 
 
 def test_editors_know_the_names_that_may_be_given():
     """The types of the arguments list them, so that they are completed and checked while one types."""
     assert list(get_args(PanelName)) == list(PANELS)
-    assert set(get_args(TableName)) == set(TABLES)
+    specs = (StrategyRegistry.SPEC, PositionQueue.SPEC, PositionBook.SPEC)
+    assert set(get_args(TableName)) == set(TABLES) == {spec.name for spec in specs}
 
 
 async def test_a_closed_desk_and_its_parts_are_still_shown(desk: Desk, shell: InteractiveShell):

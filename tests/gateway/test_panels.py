@@ -92,16 +92,14 @@ async def test_every_panel_has_a_picture_and_one_stable_line(desk: Desk, tmp_pat
     assert "<table>" in page
 
 
-async def test_a_cell_shows_a_picture_and_below_it_the_widget(desk: Desk, monkeypatch: pytest.MonkeyPatch):
+async def test_a_cell_shows_a_picture_and_below_it_the_widget(
+    desk: Desk, shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
+):
     """Two outputs, so that a page which trusts the notebook and has no kernel for the widget still has the picture."""
     shown: list[dict[str, Any]] = []
-    shell = InteractiveShell.instance()
     monkeypatch.setattr(shell.display_pub, "publish", lambda data, **_more: shown.append(data))
-    try:
-        assert shell.display_formatter.format(desk.panel("queue")) == ({}, {})
-        assert shell.display_formatter.format(desk.dashboard()) == ({}, {})
-    finally:
-        InteractiveShell.clear_instance()
+    assert shell.display_formatter.format(desk.panel("queue")) == ({}, {})
+    assert shell.display_formatter.format(desk.dashboard()) == ({}, {})
     assert [set(data) for data in shown] == 2 * [
         {"text/html", "text/plain"},
         {"application/vnd.jupyter.widget-view+json", "text/plain"},

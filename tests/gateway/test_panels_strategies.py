@@ -11,7 +11,7 @@ import v6kit
 from sync_helpers import FAST, eventually, legs_of
 from v6kit.errors import RegistryError, RequestFailedError, V6KitError
 from v6kit.gateway import SimulatedGateway
-from v6kit.panels import PANELS, Panel, frames
+from v6kit.panels import PANELS, Panel, StrategiesPanel, frames
 
 if TYPE_CHECKING:
     from v6kit.desk import Desk
@@ -34,13 +34,19 @@ async def condor(desk: Desk, name: str, account: str | None = None) -> None:
     await desk.sync()
 
 
+async def open_form(desk: Desk, panel: StrategiesPanel, symbol: str) -> str:
+    """Open the form and choose an underlying, and the second of its expiries; returns that."""
+    await panel.click("form").settled()
+    await panel.fill("symbol", symbol).settled()
+    [_, series, *_] = await desk.options.series(symbol.upper())
+    await panel.fill("expiry", series.expiry).settled()
+    return series.expiry
+
+
 async def test_a_strategy_is_put_together_in_the_form_and_its_code_does_the_same(desk: Desk):
     """Underlying, expiry, width: what is registered is what was shown, and the code registers the same legs again."""
     panel = desk.panel("strategies")
-    await panel.click("form").settled()
-    await panel.fill("symbol", "qqq").settled()
-    [_, series, *_] = await desk.options.series("QQQ")
-    await panel.fill("expiry", series.expiry).settled()
+    expiry = await open_form(desk, panel, "qqq")
     panel.fill("width", "10").fill("quantity", "3")
     code = panel._form.code
     await panel.click("register").settled()
@@ -51,7 +57,7 @@ async def test_a_strategy_is_put_together_in_the_form_and_its_code_does_the_same
         ("C", -3.0),
         ("C", 3.0),
     ]
-    assert {leg.expiry for leg in legs} == {series.expiry}
+    assert {leg.expiry for leg in legs} == {expiry}
     assert panel.selected == ["1"]
     await eventually(lambda: panel.legs["how"].to_list() == ["stream"] * 4)
     await eventually(lambda: panel.legs["quality"].to_list() == ["ok"] * 4)  # although the account holds none of them
@@ -70,10 +76,7 @@ async def test_a_strategy_is_bound_to_one_of_several_accounts_and_has_a_priority
     async with await v6kit.open(tmp_path / "lake", "simulated", gateway=gateway) as desk:
         panel = desk.panel("strategies")
         for account, priority in (("DU2", 1), ("DU1", 2)):
-            await panel.click("form").settled()
-            await panel.fill("symbol", "SPY").settled()
-            [_, series, *_] = await desk.options.series("SPY")
-            await panel.fill("expiry", series.expiry).settled()
+            await open_form(desk, panel, "SPY")
             panel.fill("strategy_id", "7").fill("account", account).fill("priority", str(priority))
             await panel.click("register").settled()
             assert panel.selected == [f"7@{account}"]
@@ -88,10 +91,7 @@ async def test_a_strategy_is_bound_to_one_of_several_accounts_and_has_a_priority
 async def test_strikes_are_found_by_delta(desk: Desk):
     """Of a vertical, the leg that is chosen goes to the delta, and its wing follows at the width."""
     panel = desk.panel("strategies")
-    await panel.click("form").settled()
-    await panel.fill("symbol", "SPY").settled()
-    [_, series, *_] = await desk.options.series("SPY")
-    await panel.fill("expiry", series.expiry).settled()
+    await open_form(desk, panel, "SPY")
     await panel.fill("shape", "bull_put").fill("width", "15").fill("delta", "0.3").settled()
     await panel.click("register").settled()
     long, short = sorted(desk.registry["1"], key=lambda leg: leg.strike)
@@ -119,10 +119,7 @@ async def test_an_id_that_is_taken_is_refused_so_that_two_strategies_never_becom
     """The registry would add the legs to those that are there; the form means a new strategy."""
     await condor(desk, "1")
     panel = desk.panel("strategies")
-    await panel.click("form").settled()
-    await panel.fill("symbol", "QQQ").settled()
-    [_, series, *_] = await desk.options.series("QQQ")
-    await panel.fill("expiry", series.expiry).settled()
+    await open_form(desk, panel, "QQQ")
     panel.fill("strategy_id", "1").click("register")
     with pytest.raises(RegistryError, match="active already"):
         await panel.settled()
@@ -134,10 +131,7 @@ async def test_an_id_that_is_taken_is_refused_so_that_two_strategies_never_becom
 async def test_nothing_is_registered_while_the_gateway_still_looks_for_its_strikes(desk: Desk):
     """Who presses Enter twice would register the legs from before; he is told to wait for the answer."""
     panel = desk.panel("strategies")
-    await panel.click("form").settled()
-    await panel.fill("symbol", "SPY").settled()
-    [_, series, *_] = await desk.options.series("SPY")
-    await panel.fill("expiry", series.expiry).settled()
+    await open_form(desk, panel, "SPY")
     before = panel._form.code
     with pytest.raises(RegistryError, match="register when the legs are shown"):
         await panel.fill("delta", "0.3").click("register").settled()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
-from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
-from traitlets.config import Config
 from v6kit.clock import FakeClock
 from v6kit.contracts import AccountPosition, Instrument, PositionUpdate, Quality, Quote, Source
 from v6kit.errors import RequestNotFoundError, StorageError, StrategyNotFoundError
@@ -45,29 +43,6 @@ async def book(tmp_path: Path, clock: FakeClock) -> AsyncIterator[PositionBook]:
     """An open, empty book."""
     async with PositionBook(tmp_path / "book", clock=clock) as made:
         yield made
-
-
-@pytest.fixture
-def shell() -> Iterator[InteractiveShell]:
-    """A shell of the test's own, whose completions come from live objects, as a notebook's do without jedi."""
-    config = Config()
-    config.HistoryManager.enabled = False
-    config.Completer.use_jedi = False
-    InteractiveShell.clear_instance()
-    yield InteractiveShell.instance(config=config)
-    InteractiveShell.clear_instance()
-
-
-@pytest.fixture
-def complete(shell: InteractiveShell) -> Complete:
-    """Press tab behind some code, with some names defined."""
-
-    def press(code: str, **names: Any) -> list[str]:
-        shell.user_ns.update(names)
-        with provisionalcompleter():  # the kernel asks so, too
-            return [each.text for each in shell.Completer.completions(code, len(code))]
-
-    return press
 
 
 @pytest.fixture

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import nbformat
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from nbclient import NotebookClient
-from traitlets.config import Config
 from v6kit.errors import StorageError
 
 Cell = Callable[[str], str]
@@ -22,21 +21,16 @@ def look(account):
 
 
 @pytest.fixture
-def cell(capsys: pytest.CaptureFixture[str]) -> Iterator[Cell]:
+def cell(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> Cell:
     """Run cells in a shell of the test's own; returns what each printed."""
-    config = Config()
-    config.HistoryManager.enabled = False
-    config.InteractiveShell.colors = "nocolor"
-    InteractiveShell.clear_instance()
-    shell = InteractiveShell.instance(config=config)
+    shell.colors = "nocolor"
 
     def run(code: str) -> str:
         shell.run_cell(code, store_history=True)
         return capsys.readouterr().out
 
     run(FAILING)
-    yield run
-    InteractiveShell.clear_instance()
+    return run
 
 
 def test_an_error_is_its_sentence_the_lines_of_the_cell_and_the_way_to_more(cell: Cell):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from v6kit.contracts import check_int
 from v6kit.errors import StorageError
@@ -13,11 +13,7 @@ from v6kit.ledger import normalise
 
 SIMULATED = "simulated"
 TableName = Literal["active_strategies", "position_queue", "position_updates"]
-TABLES: dict[TableName, tuple[str, ...]] = {
-    "active_strategies": ("strategy_id", "account", "conid"),
-    "position_queue": ("request_id",),
-    "position_updates": ("account", "conid"),
-}
+TABLES: tuple[TableName, ...] = get_args(TableName)
 
 
 def lake_uri(lake: str | os.PathLike[str]) -> str:
@@ -33,7 +29,11 @@ def lake_uri(lake: str | os.PathLike[str]) -> str:
 
 
 def days_by_table(history_days: int | Mapping[str, int] | None) -> dict[str, int | None]:
-    """Return how many days each table is to remember."""
+    """Return how many days each table is to remember.
+
+    Raises:
+        ValueError: There is no such table.
+    """
     if not isinstance(history_days, Mapping):
         return dict.fromkeys(TABLES, history_days)
     if unknown := [name for name in history_days if name not in TABLES]:
@@ -42,7 +42,11 @@ def days_by_table(history_days: int | Mapping[str, int] | None) -> dict[str, int
 
 
 def parse_address(address: str) -> tuple[str, int]:
-    """Return host and port of `HOST:PORT`."""
+    """Return host and port of `HOST:PORT`.
+
+    Raises:
+        ValueError: It is none.
+    """
     host, colon, port = address.rpartition(":")
     if not colon or not host or not port.isdigit():
         raise ValueError(f"broker must be 'simulated' or 'HOST:PORT', such as '127.0.0.1:7497'; got {address!r}")
