@@ -57,6 +57,9 @@ class FakeClock(Clock):
 
         Args:
             by: A `timedelta`, or seconds; not negative.
+
+        Raises:
+            ValueError: It is negative.
         """
         step = by if isinstance(by, timedelta) else timedelta(seconds=by)
         if step < timedelta(0):
@@ -65,7 +68,11 @@ class FakeClock(Clock):
         self._monotonic += step.total_seconds()
 
     def jump(self, to: datetime) -> None:
-        """Set the wall clock, forward or back, as an operator or NTP might; the monotonic counter stays."""
+        """Set the wall clock, forward or back, as an operator or NTP might; the monotonic counter stays.
+
+        Raises:
+            ValueError: The instant is naive.
+        """
         if to.tzinfo is None:
             raise ValueError(f"to must be an aware datetime, got the naive {to!r}; add tzinfo=UTC")
         self._now = to.astimezone(UTC)

@@ -11,7 +11,7 @@ import difflib
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from html import escape
 from typing import Protocol
 
@@ -165,6 +165,11 @@ def span(time: timedelta) -> str:
             rest = whole % size // part_size
             return f"{whole // size} {unit}" + (f" {rest} {part}" if rest else "")
     return f"{whole} s"
+
+
+def utc(at: datetime) -> str:
+    """Return an instant, aware UTC, to the second: `2026-11-22 14:32:05 UTC`."""
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def number(value: float | None, form: str = ",.2f") -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from v6kit.clock import Clock
-from v6kit.display import Card, Printer, Shown
+from v6kit.display import Card, Printer, Shown, utc
 from v6kit.errors import StorageError
 from v6kit.ledger import LedgerTable, NativePast, Past, Summary, When, normalise, open_past, restoration
 
@@ -234,6 +234,6 @@ class TableHistory(Shown):
             "versions": f"{seen.first} to {seen.last}",
             "readable": "none" if seen.readable_from is None else readable,
             "rows": "not known" if seen.rows is None else f"{seen.rows:,}",
-            "newest": "not known" if seen.updated_at is None else f"{seen.updated_at:%Y-%m-%d %H:%M:%S} UTC",
+            "newest": "not known" if seen.updated_at is None else utc(seen.updated_at),
         }
         return Card("TableHistory", facts=facts)

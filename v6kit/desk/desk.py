@@ -373,7 +373,11 @@ class Desk(Shown):
 
 
 def checked_targets(targets: Targets) -> Targets:
-    """Return targets; refuse what is something else."""
+    """Return targets.
+
+    Raises:
+        TypeError: It is something else.
+    """
     if not isinstance(targets, Targets):
         raise TypeError(f"targets must be v6kit.Targets(active=..., other=...), got {targets!r}")
     return targets

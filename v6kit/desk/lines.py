@@ -11,6 +11,7 @@ import polars as pl
 
 from v6kit.broker import LineBudget, LineHolder
 from v6kit.display import Card, Shown, Table
+from v6kit.ledger import INSTANT
 from v6kit.sync import Candidate, Standing
 
 _TOLD = 10  # rows of each table that a cell shows; the frames have all
@@ -43,7 +44,7 @@ _NAMES = {"conid": pl.Int64(), "label": pl.String(), "strategies": pl.List(pl.St
 _HOLDING = {
     "kind": pl.String(),
     **_NAMES,
-    "since": pl.Datetime("us", "UTC"),
+    "since": INSTANT,
     "for_seconds": pl.Float64(),
     "why": pl.String(),
     "users": pl.Int64(),

@@ -198,6 +198,9 @@ class Moods(ABC):
             quantity: Signed number of contracts or shares: bought is positive.
             price: Per unit, without the multiplier. Default: the ask for what is bought, the bid for what is sold.
             account: Its id; default the first one.
+
+        Raises:
+            ValueError, TypeError: There is no such account, or the conid, the quantity or the price is none.
         """
         trader = self._shared.account if account is None else self._shared.accounts.get(account)
         if trader is None:
@@ -217,6 +220,9 @@ class Moods(ABC):
             symbol: Of a stock.
             ratio: New shares per old share, 2 for a 2:1 split: price, strikes and average cost are divided by it,
                 quantities multiplied.
+
+        Raises:
+            ValueError, TypeError: The symbol is of no stock that it knows, or the ratio is not above 0.
         """
         _one_of("symbol", symbol, SPLITTABLE)
         self._on_loop(self._reissue, symbol, check_float("ratio", ratio, above=0.0))

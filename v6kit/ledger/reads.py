@@ -16,7 +16,7 @@ import polars as pl
 
 from v6kit.clock import Clock
 from v6kit.errors import StorageError, VersionUnavailableError
-from v6kit.ledger.compare import ADDED, CHANGED, FOUND, blamed
+from v6kit.ledger.compare import ADDED, CHANGED, FOUND, GONE, blamed
 from v6kit.ledger.faults import storage_errors
 from v6kit.ledger.moments import VERSIONS_SCHEMA, Summary, When, as_moment, matching
 from v6kit.ledger.retention import Horizon
@@ -134,11 +134,11 @@ class Past:
         )
         sign = (
             pl.when(pl.col("version_old").is_null())
-            .then(pl.lit("+"))
+            .then(pl.lit(ADDED))
             .when(pl.col("version").is_null())
-            .then(pl.lit("-"))
+            .then(pl.lit(GONE))
             .when(pl.col("version") != pl.col("version_old"))
-            .then(pl.lit("~"))
+            .then(pl.lit(CHANGED))
         )
         pairs = [part for name in keep if name not in self.key for part in (name, f"{name}_old")]
         changed = both.with_columns(sign.alias("diff")).filter(pl.col("diff").is_not_null())

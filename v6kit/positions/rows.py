@@ -9,7 +9,7 @@ from typing import NamedTuple
 import polars as pl
 
 from v6kit.contracts import Instrument, Right, label
-from v6kit.display import Card, Printer, number
+from v6kit.display import Card, Printer, number, utc
 from v6kit.ledger import INSTANT, NO_INSTANT, STAMP, TableSpec
 
 Key = tuple[str, int]
@@ -88,7 +88,7 @@ class BookRow(NamedTuple):
     def _card(self) -> Card:
         quoted = {"bid": self.bid, "ask": self.ask, "last": self.last, "close": self.close, "mark": self.mark}
         greeks = {name: getattr(self, name) for name in GREEKS}
-        came = "" if self.received_at is None else f" at {self.received_at:%Y-%m-%d %H:%M:%S} UTC"
+        came = "" if self.received_at is None else f" at {utc(self.received_at)}"
         refused = "" if self.error_code is None else f", code {self.error_code}"
         facts = {
             "account": self.account,

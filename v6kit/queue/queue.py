@@ -111,6 +111,9 @@ class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
         Returns:
             The request's id; the existing one if this (account, conid) is queued and not finished. That one takes over
             a better priority and an earlier due_at.
+
+        Raises:
+            TypeError, ValueError: As in `insert_many`.
         """
         item = Wanted(conid, symbol, priority, account, max_attempts, available_at, due_at)
         return (await self.insert_many([item._asdict()]))[0]
@@ -124,6 +127,9 @@ class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
 
         Returns:
             One id per item, in order.
+
+        Raises:
+            TypeError, ValueError: An item is wrong; names it, the field and the value. Nothing was queued.
         """
         # Mappings are checked one by one, which takes a second for 200,000: too long for a loop that serves others.
         is_long = isinstance(items, Sized) and not isinstance(items, pl.DataFrame) and len(items) >= MANY
@@ -148,6 +154,9 @@ class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
 
         Returns:
             The claimed requests, possibly none: while the queue is paused, or when nothing is due (no commit then).
+
+        Raises:
+            TypeError, ValueError: An argument is wrong; names it and its value.
         """
         check_int("limit", limit)
         if priority is not None:
@@ -233,12 +242,22 @@ class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
 
         Returns:
             Those that are pending again; one whose contract has a live request by now is left out.
+
+        Raises:
+            InvalidTransitionError: One has ended otherwise than by failing.
+            RequestNotFoundError: The queue never held it.
         """
         ids = None if items is None else [request_id(item) for item in as_list(items)]
         return await self._change(partial(decisions.redrive, ids=ids))
 
     async def prioritise(self, items: Claims, priority: int = 1) -> None:
-        """Give live requests another priority, all or none."""
+        """Give live requests another priority, all or none.
+
+        Raises:
+            InvalidTransitionError: One has finished.
+            RequestNotFoundError: The queue never held it.
+            TypeError, ValueError: The priority is no whole number from 1.
+        """
         check_small("priority", priority)
         ids = [request_id(item) for item in as_list(items)]
         await self._change(partial(decisions.prioritise, ids=ids, priority=priority))

@@ -21,7 +21,7 @@ from typing import NamedTuple, Self
 import polars as pl
 
 from v6kit.contracts import check_text
-from v6kit.display import Card, Printer, Shown, Table, span
+from v6kit.display import Card, Printer, Shown, Table, span, utc
 from v6kit.ledger import INSTANT, NO_INSTANT, STAMP, TableSpec
 
 
@@ -103,15 +103,15 @@ class QueuedPosition(NamedTuple):
         facts = {
             "contract": f"{self.symbol} (conid {self.conid}{f', {self.account}' if self.account else ''})",
             "status": f"{self.status}, attempt {self.attempt} of {self.max_attempts}, priority {self.priority}",
-            "queued": _instant(self.created_at),
-            "due": _instant(self.due_at),
+            "queued": utc(self.created_at),
+            "due": utc(self.due_at),
         }
         if self.status == Status.PENDING:
-            facts["not before"] = _instant(self.available_at)
+            facts["not before"] = utc(self.available_at)
         if self.status == Status.PROCESSING and self.lease_until is not None:
-            facts["claimed by"] = f"{self.worker_id}, lease until {_instant(self.lease_until)}"
+            facts["claimed by"] = f"{self.worker_id}, lease until {utc(self.lease_until)}"
         facts |= {
-            "last change": f"{self.change} at {_instant(self.updated_at)} by {self.updated_by} (v{self.version})",
+            "last change": f"{self.change} at {utc(self.updated_at)} by {self.updated_by} (v{self.version})",
             "every state": f'desk.history("position_queue").timeline("{self.request_id}")',
         }
         return Card(
@@ -214,7 +214,16 @@ class Outcome:
 
     @classmethod
     def retry(cls, item: QueuedPosition | str, error_message: str, delay: timedelta | None = None) -> Self:
-        """It may work later; fails for good when the attempts are used up."""
+        """It may work later; fails for good when the attempts are used up.
+
+        Args:
+            item: The claimed request, or its id.
+            error_message: Why this attempt did not succeed.
+            delay: Until the next one; default by the queue's backoff.
+
+        Raises:
+            TypeError, ValueError: The delay is no duration, or negative; or the message is empty.
+        """
         if delay is not None and not isinstance(delay, timedelta):
             raise TypeError(f"delay must be a timedelta, got {delay!r} ({type(delay).__name__})")
         if delay is not None and delay < timedelta(0):
@@ -253,10 +262,6 @@ class Backoff:
         wait: timedelta = min(self.base * 2 ** min(attempt - 1, 32), self.cap)
         spread = random.uniform(1 - self.jitter, 1 + self.jitter)  # noqa: S311 - spreads load, guards nothing
         return wait * spread
-
-
-def _instant(instant: datetime) -> str:
-    return f"{instant:%Y-%m-%d %H:%M:%S} UTC"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

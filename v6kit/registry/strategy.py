@@ -10,7 +10,7 @@ from typing import NamedTuple, overload
 import polars as pl
 
 from v6kit.contracts import ActiveContract, label
-from v6kit.display import Card, Shown, Table
+from v6kit.display import Card, Shown, Table, utc
 from v6kit.registry.rows import SPEC, RegistryRow
 
 _TOLD, _OPENED = 20, 10  # strategies, and those with their legs, that a cell shows; the frames have all
@@ -75,7 +75,7 @@ class Strategy(Shown, Sequence[ActiveContract]):
             "kind": self.kind,
             "account": ", ".join(map(_account, self.accounts)),
             "priority": str(self.priority),
-            "since": _instant(self.added_at),
+            "since": utc(self.added_at),
         }
         legs = [_leg(leg.label(), leg) for leg in self.legs[:_TOLD]]
         table = Table(_LEG, legs, len(self.legs) - len(legs), _LEG_NUMBERS)
@@ -110,7 +110,7 @@ def registry_card(uri: str, summary: str, active: Iterable[RegistryRow]) -> Card
             _account(group.account),
             str(legs[0].priority),
             f"{len(legs):,}",
-            _instant(legs[0].added_at),
+            utc(legs[0].added_at),
         ]
         for group, legs in told
     ]
@@ -132,7 +132,7 @@ def _legs(legs: Sequence[RegistryRow]) -> Table:
 
 
 def _leg(name: str, leg: ActiveContract | RegistryRow) -> list[str]:
-    return [name, str(leg.conid), f"{leg.quantity:+g}", _account(leg.account), _instant(leg.added_at)]
+    return [name, str(leg.conid), f"{leg.quantity:+g}", _account(leg.account), utc(leg.added_at)]
 
 
 def _where(group: _Group) -> str:
@@ -141,7 +141,3 @@ def _where(group: _Group) -> str:
 
 def _account(account: str | None) -> str:
     return account or "any"
-
-
-def _instant(instant: datetime) -> str:
-    return f"{instant:%Y-%m-%d %H:%M:%S} UTC"

@@ -18,7 +18,7 @@ from typing import Any
 import polars as pl
 
 from v6kit.contracts import Quality, Source, check_float
-from v6kit.display import Card, Shown, Table
+from v6kit.display import Card, Shown, Table, utc
 from v6kit.ledger import INSTANT
 from v6kit.positions import BookRow
 
@@ -155,7 +155,7 @@ class Freshness(Shown):
         )
 
     def _card(self) -> Card:
-        title = f"Freshness of {self.positions.height} positions at {self.at:%Y-%m-%d %H:%M:%S} UTC"
+        title = f"Freshness of {self.positions.height} positions at {utc(self.at)}"
         is_wrong = bool(self.held_back) or not self.is_feasible
         late = self.positions.filter(pl.col("overdue_seconds") > 0)
         rows = [
@@ -235,15 +235,11 @@ def _told(
     row: BookRow, kind: Kind, target: timedelta, now: datetime, *, is_current: bool, parked: str
 ) -> tuple[Any, ...]:
     quoted = row.source in (Source.SNAPSHOT, Source.STREAM) and row.received_at is not None
-    age = 0.0 if is_current else _seconds(now - row.received_at) if quoted and row.received_at else None
-    overdue = -target.total_seconds() if is_current else _seconds(now - expires_at(row, target))
+    age = 0.0 if is_current else (now - row.received_at).total_seconds() if quoted and row.received_at else None
+    overdue = -target.total_seconds() if is_current else (now - expires_at(row, target)).total_seconds()
     identity = row.account, row.conid, row.label(), kind.value
     state = row.source, row.quality, target.total_seconds(), overdue, row.received_at
     return (*identity, age, *state, _why(row, kind, parked))
-
-
-def _seconds(span: timedelta) -> float:
-    return span.total_seconds()
 
 
 def _why(row: BookRow, kind: Kind, parked: str) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from v6kit.display import Card, Shown, Table
+from v6kit.display import Card, Shown, Table, utc
 from v6kit.queue import Outcome, Status
 from v6kit.sync.decisions import Fetched
 
@@ -74,7 +74,7 @@ class CycleReport(Shown):
         facts = {
             "claimed": str(self.claimed),
             **{name: str(count) for name, count in self._ways().items()},
-            "started": f"{self.started_at:%Y-%m-%d %H:%M:%S} UTC, took {self.seconds:.1f} s",
+            "started": f"{utc(self.started_at)}, took {self.seconds:.1f} s",
             "queue": f"v{before} → v{after}",
         }
         if after > before >= 0:
