@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 import v6kit
 from sync_helpers import FAST, eventually, legs_of
+from v6kit.display import utc
 from v6kit.errors import StorageError, V6KitError, VersionUnavailableError
 from v6kit.gateway import SimulatedGateway
 from v6kit.panels import HistoryPanel
@@ -117,7 +118,19 @@ async def test_what_was_never_there_is_refused_and_the_view_stays(panel: History
     for text in ("2026-11-22 10:00", "yesterday"):
         with pytest.raises(ValueError, match="when must be"):
             panel.as_of = text
+    with pytest.raises(ValueError, match="when must be an aware datetime"):
+        panel.as_of = datetime(2026, 11, 22)  # noqa: DTZ001 - on purpose
+    with pytest.raises(TypeError, match=r"when must be a version, a datetime or ISO text, got 2\.5"):
+        panel.as_of = 2.5
     assert panel.version == 2
+
+
+async def test_an_instant_of_another_zone_is_shown_in_utc(desk: Desk, panel: HistoryPanel):
+    """The field beside it says UTC, so what it says must be."""
+    now = desk.clock.now()
+    panel.as_of = now.astimezone(timezone(timedelta(hours=5)))
+    assert panel.as_of == now
+    assert panel.parts()[0]["at"] == utc(now)
 
 
 async def test_a_restore_needs_two_clicks_and_the_registry_has_it(desk: Desk, panel: HistoryPanel):

@@ -93,6 +93,16 @@ def test_an_instant_finds_the_version_that_was_the_newest():
     assert travel.found(START) is None
 
 
+def test_going_to_an_instant_before_the_first_change_shows_the_first_version_and_says_so():
+    """What is told to have been asked for stays the instant."""
+    travel = Travel(known(2, 4, first=1))
+    asked = START + timedelta(minutes=3)
+    assert travel.go_to(asked)
+    assert (travel.old, travel.new, travel.at) == (1, 2, asked)
+    assert not travel.go_to(START)
+    assert (travel.new, travel.at) == (1, START)
+
+
 def test_many_versions_are_a_window_around_the_cursor_or_several_to_a_bar():
     """Never more bars than can be hit, and no version is lost from them."""
     travel = Travel(known(*range(1, 5001)))

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import polars as pl
 
 from v6kit.contracts import Quality
-from v6kit.display import unknown
 from v6kit.ledger import LedgerTable
 from v6kit.panels import formats, frames, parts
 from v6kit.panels.actions import Action
+from v6kit.panels.counted import CountedPanel
 from v6kit.panels.grid import Column
-from v6kit.panels.panel import Panel
 from v6kit.panels.parts import Part
 from v6kit.queue import ACTIVE_PRIORITY
 
@@ -27,7 +26,7 @@ TONES: dict[str | None, str] = {
 }
 
 
-class BookPanel(Panel):
+class BookPanel(CountedPanel):
     """Every position with its quote: how good, how old, where from; what needs a look comes first.
 
     panel = desk.panel("book")
@@ -50,6 +49,7 @@ class BookPanel(Panel):
         Column(name="received_at", title="age", kind="age"),
         Column(name="source", title="source", wide=True),
     )
+    counted = "known"
 
     @property
     def tables(self) -> Sequence[LedgerTable[Any, Any]]:
@@ -66,23 +66,9 @@ class BookPanel(Panel):
 
     def parts(self) -> list[Part]:
         """Return the counts by quality, and how old the oldest quote is."""
-        counts = dict(self._grid.frame["known"].value_counts().iter_rows())
-        shown = [parts.chips({str(name): counts.get(name, 0) for name in TONES}, self._grid.kept, TONES)]
         age = frames.oldest(self._grid.frame, "received_at", self._read_at)
-        return [*shown, parts.note(f"oldest quote {formats.span(age)}")] if age is not None else shown
-
-    def chip(self, name: str) -> Self:
-        """Show the positions of this quality too, or no longer; none chosen shows all.
-
-        Raises:
-            ValueError: There is no such quality.
-        """
-        if name not in TONES:
-            raise unknown("name", name, map(str, TONES))
-        with self._lock:
-            self._grid.turn_keep("known", name)
-        self._redraw()
-        return self
+        oldest = [] if age is None else [parts.note(f"oldest quote {formats.span(age)}")]
+        return [self._chips(), *oldest]
 
     def actions(self) -> Sequence[Action]:
         """Return what queues the selected positions."""

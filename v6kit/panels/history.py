@@ -6,19 +6,17 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
-from v6kit.desk import Desk
-from v6kit.display import unknown
+from v6kit.display import unknown, utc
 from v6kit.errors import StorageError, V6KitError
-from v6kit.history import TableHistory
+from v6kit.ledger.compare import ADDED, CHANGED, GONE
 from v6kit.panels import pastgrid, states, versionbars
 from v6kit.panels.actions import Action
-from v6kit.panels.as_of import AsOf
 from v6kit.panels.parts import Part, chips, note
 from v6kit.panels.past import PastPanel
 from v6kit.panels.pastgrid import TONES, View
 from v6kit.panels.surface import HistorySurface
 
-_SIGNS = {"+": "+ added", "~": "~ changed", "-": "− gone"}
+_SIGNS = {ADDED: "+ added", CHANGED: "~ changed", GONE: "− gone"}
 
 
 class HistoryPanel(PastPanel):
@@ -43,25 +41,19 @@ class HistoryPanel(PastPanel):
     title = "History"
     surface = HistorySurface
     is_of_past = True
-
-    def __init__(
-        self,
-        source: Desk | TableHistory,
-        table: str | None = None,
-        *,
-        place: str | None = None,
-        as_of: AsOf | None = None,
-    ) -> None:
-        self._restoring: tuple[tuple[str, int, int], tuple[str, ...]] | None = None
-        self._pace = 2.0
-        self._playing: asyncio.Task[None] | None = None
-        super().__init__(source, table, place=place, as_of=as_of)
+    _pace = 2.0  # versions per second
+    _playing: asyncio.Task[None] | None = None
+    _restoring: tuple[tuple[str, int, int], tuple[str, ...]] | None = None  # where one looked, and what it would change
 
     def play(self, pace: float = 2.0) -> Self:
         """Step through the versions up to the newest, from the first one if it is there already.
 
         Args:
             pace: Versions per second, more than 0; a version is always shown before the next.
+
+        Raises:
+            V6KitError: The panel is closed.
+            ValueError: The pace is not more than 0.
         """
         if not pace > 0:
             raise ValueError(f"pace must be more than 0, got {pace!r}")
@@ -139,7 +131,7 @@ class HistoryPanel(PastPanel):
             "tables": list(self._histories),
             "table": self._table,
             "mode": self._mode,
-            "at": f"{at:%Y-%m-%d %H:%M:%S} UTC" if at is not None else "",
+            "at": utc(at) if at is not None else "",
             "isFirst": self._travel.new <= self._travel.first,
             "isLast": self._travel.is_now,
             "playing": self.is_playing,

@@ -13,11 +13,12 @@ from typing import Any
 import polars as pl
 
 from v6kit.desk import TABLES, Desk, TableName
-from v6kit.display import unknown
+from v6kit.display import unknown, utc
 from v6kit.errors import StorageError, V6KitError
 from v6kit.history import TableHistory
 from v6kit.ledger import LedgerTable, When
-from v6kit.panels import pastgrid, stage, states
+from v6kit.ledger.moments import as_moment
+from v6kit.panels import pastgrid, stage
 from v6kit.panels.as_of import AsOf
 from v6kit.panels.panel import Panel
 from v6kit.panels.pastgrid import MODES, Look, Mode, PastGrid, View
@@ -30,15 +31,7 @@ _REST, _LONGEST_REST = 50, 5.0  # times what the last look took, and seconds: a 
 class PastPanel(Panel):
     """What a panel of the past looks at, from Python as from the page, and how it reads it.
 
-    Args:
-        source: A desk, or the past of any one table.
-        table: Which of the desk's tables; settable later.
-        place: Where it stands; there is one panel in each place.
-        as_of: The instant that it shares with other panels.
-
-    Raises:
-        StorageError: The table cannot be read.
-        ValueError: There is no such table.
+    Made as a `HistoryPanel`, which says what the arguments are.
     """
 
     def __init__(
@@ -85,14 +78,10 @@ class PastPanel(Panel):
         self._refuse_if_closed()
         if self._checked(name) == self._table:
             return
-        at = self._travel.at
-        travel = Travel(pastgrid.known(self._histories[name]))
-        if at is not None:
-            found = travel.found(at)
-            travel.go(travel.first if found is None else found, at)
+        at, travel = self._travel.at, Travel(pastgrid.known(self._histories[name]))
+        said = "" if at is None or travel.go_to(at) else _not_yet(name, at)
         with self._lock:
-            self._table, self._travel, self._item, self._said = name, travel, (), ""
-            self._said = self._not_yet(at) if at is not None and travel.found(at) is None else ""
+            self._table, self._travel, self._item, self._said = name, travel, (), said
             self._mode = "diff" if self._mode == "item" else self._mode
         self._moved()
 
@@ -143,7 +132,7 @@ class PastPanel(Panel):
 
         Raises:
             VersionUnavailableError: Set to what is before the first or after the newest version.
-            ValueError: Set to a naive datetime, or text that is no instant.
+            TypeError, ValueError: Set to none of these: a naive datetime, text that is no instant.
         """
         return self._travel.at
 
@@ -286,17 +275,15 @@ class PastPanel(Panel):
 
     def _resolved(self, when: When) -> tuple[int, datetime | None]:
         """Return the version, and the instant if one was asked for; what there is not, the history refuses."""
-        travel, summary = self._travel, self._travel.known.summary
-        if isinstance(when, str):
-            when = states.moment(when)
-        if not isinstance(when, datetime):
-            if not summary.first <= when <= max(summary.last, travel.last):
-                self.history.as_of(when)
-            return when, None
-        found = travel.found(when)
-        if found is None or when > self._clock.now():
-            self.history.as_of(when)
-        return travel.last if found is None else found, when
+        travel, summary, moment = self._travel, self._travel.known.summary, as_moment(when)
+        if isinstance(moment, int):
+            if not summary.first <= moment <= max(summary.last, travel.last):
+                self.history.as_of(moment)
+            return moment, None
+        found = travel.found(moment)
+        if found is None or moment > self._clock.now():
+            self.history.as_of(moment)
+        return travel.last if found is None else found, moment
 
     def _view(self) -> View:
         travel = self._travel
@@ -373,13 +360,8 @@ class PastPanel(Panel):
             if at is None:
                 self._travel.back_to_now()
             else:
-                found = self._travel.found(at)
-                self._travel.go(self._travel.first if found is None else found, at)
-                self._said = self._not_yet(at) if found is None else ""
+                self._said = "" if self._travel.go_to(at) else _not_yet(self._table, at)
             self._moved()
-
-    def _not_yet(self, at: datetime) -> str:
-        return f"{self._table} did not exist at {at:%Y-%m-%d %H:%M:%S} UTC, or what it held then was pruned"
 
     def _moved(self) -> None:
         """Draw where one looks now, and have it read."""
@@ -405,3 +387,7 @@ class PastPanel(Panel):
         await super()._settle()
         while self._loading is not None and not self._loading.done():
             await asyncio.wait({self._loading})
+
+
+def _not_yet(table: str, at: datetime) -> str:
+    return f"{table} did not exist at {utc(at)}, or what it held then was pruned"

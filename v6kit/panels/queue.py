@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any, Self
+from typing import Any
 
 import polars as pl
 
-from v6kit.display import unknown
 from v6kit.ledger import LedgerTable
 from v6kit.panels import formats, frames, parts
 from v6kit.panels.actions import Action
+from v6kit.panels.counted import CountedPanel
 from v6kit.panels.grid import Column
-from v6kit.panels.panel import Panel
 from v6kit.panels.parts import Part
 from v6kit.queue import ACTIVE_PRIORITY, Status
 
@@ -28,7 +27,7 @@ _LONG = timedelta(minutes=5)  # a queue that keeps up serves everybody well with
 _LIVE = (Status.PENDING.value, Status.PROCESSING.value)
 
 
-class QueuePanel(Panel):
+class QueuePanel(CountedPanel):
     """What waits to be refreshed, and why some of it was not.
 
     panel = desk.panel("queue")
@@ -48,6 +47,7 @@ class QueuePanel(Panel):
         Column(name="created_at", title="age", kind="age"),
         Column(name="error_message", title="why", wide=True),
     )
+    counted = "status"
 
     @property
     def tables(self) -> Sequence[LedgerTable[Any, Any]]:
@@ -61,10 +61,9 @@ class QueuePanel(Panel):
     def parts(self) -> list[Part]:
         """Return the counts by status, how long the oldest waits, and whether the queue is paused."""
         if self.as_of is not None:
-            counts = dict(self._grid.frame["status"].value_counts().iter_rows())
-            return [parts.chips({each: counts.get(each, 0) for each in Status}, self._grid.kept, TONES)]
+            return [self._chips()]
         stats = self.desk.queue.stats()
-        shown = [parts.chips(stats.by_status, self._grid.kept, TONES)]
+        shown = [self._chips(stats.by_status)]
         if stats.oldest_pending is not None:
             waits = formats.span(stats.oldest_pending)
             late = stats.oldest_pending > _LONG
@@ -76,19 +75,6 @@ class QueuePanel(Panel):
         if stats.paused:
             shown.append(parts.note(f"paused: {stats.paused}", "warn"))
         return shown
-
-    def chip(self, name: str) -> Self:
-        """Show the requests with this status too, or no longer; none chosen shows all.
-
-        Raises:
-            ValueError: There is no such status.
-        """
-        if name not in TONES:
-            raise unknown("name", name, map(str, TONES))
-        with self._lock:
-            self._grid.turn_keep("status", str(name))
-        self._redraw()
-        return self
 
     def actions(self) -> Sequence[Action]:
         """Return redrive, prioritise and cancel, each for those of the selected requests that it fits."""

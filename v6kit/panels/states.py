@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 import polars as pl
 
-from v6kit.ledger.compare import ADDED, FOUND, GONE, UNKNOWN
-from v6kit.ledger.moments import as_moment
+from v6kit.display import utc
+from v6kit.ledger.compare import ADDED, CHANGED, FOUND, GONE, UNKNOWN
 from v6kit.panels.pastgrid import TONES, Look, length, text_of
 from v6kit.panels.travel import Travel
 
 MOST = 200  # states in the strip; the grid has them all
 _SAYS = ("status", "quality", "state")  # columns that say in one word how an item is
 _BOOKKEEPING = ("seq", "version", "updated_at", "updated_by", "until", "lasted", "change", "diff")
+_MARKS = {ADDED: "+", CHANGED: "~", GONE: "−"}
 _SIGNS = {ADDED: "appeared", GONE: "gone", FOUND: "found so", UNKNOWN: "cannot be read"}
-
-
-def moment(text: str) -> int | datetime:
-    """Return what ISO text means.
-
-    Raises:
-        ValueError: It is no instant, or has no offset.
-    """
-    return as_moment(text)
 
 
 def words(seen: Look, travel: Travel) -> str:
@@ -36,11 +27,10 @@ def words(seen: Look, travel: Travel) -> str:
             return f"{_made(travel, view.new)} · {seen.frame.height:,} rows"
         case "diff":
             signs = dict(seen.frame[seen.sign].value_counts().iter_rows()) if seen.sign else {}
-            counts = " ".join(f"{mark}{signs.get(sign, 0):,}" for sign, mark in (("+", "+"), ("~", "~"), ("-", "−")))
+            counts = " ".join(f"{mark}{signs.get(sign, 0):,}" for sign, mark in _MARKS.items())
             began = _time(travel, view.old)
-            return f"v{view.old} → {_made(travel, view.new)} · from {began} · {counts}" if began else (
-                f"v{view.old} → {_made(travel, view.new)} · {counts}"
-            )  # fmt: skip
+            said = (f"v{view.old} → {_made(travel, view.new)}", f"from {began}" if began else "", counts)
+            return " · ".join(filter(None, said))
         case "item":
             name = " ".join(map(str, view.item))
             if "symbol" in seen.frame.columns and seen.frame.height:
@@ -57,7 +47,7 @@ def _made(travel: Travel, version: int) -> str:
     row = travel.row(version)
     if row is None:
         return f"v{version}"
-    at = "" if row["updated_at"] is None else f"{row['updated_at']:%Y-%m-%d %H:%M:%S} UTC"
+    at = "" if row["updated_at"] is None else utc(row["updated_at"])
     by = f"by {row['updated_by']}" if row["updated_by"] else ""
     return " · ".join(part for part in (f"v{version}", at, row["changes"] or "", by) if part)
 
@@ -94,7 +84,7 @@ def _text(row: Mapping[str, Any], sign: str, at: str, until: str) -> str:
 
 def _hint(row: Mapping[str, Any], before: Mapping[str, Any] | None, sign: str) -> str:
     made = [text_of(row[name]) for name in ("updated_at", "change", "updated_by") if row.get(name) is not None]
-    if before is not None and row[sign] == "~":
+    if before is not None and row[sign] == CHANGED:
         changed = [
             f"{name}: {text_of(before[name])} → {text_of(value)}"
             for name, value in row.items()

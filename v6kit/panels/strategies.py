@@ -10,14 +10,13 @@ import polars as pl
 
 from v6kit.contracts import OptionSeries
 from v6kit.desk import Desk
-from v6kit.display import unknown
 from v6kit.errors import LineLimitError, RegistryError, RequestFailedError
 from v6kit.ledger import LedgerTable
 from v6kit.panels import formats, frames, parts
 from v6kit.panels.actions import Action
 from v6kit.panels.as_of import AsOf
+from v6kit.panels.counted import CountedPanel
 from v6kit.panels.grid import Column
-from v6kit.panels.panel import Panel
 from v6kit.panels.parts import Part
 from v6kit.panels.register import Form
 from v6kit.panels.surface import StrategiesSurface
@@ -39,7 +38,7 @@ _LEG: tuple[tuple[str, str, formats.Kind, int | None], ...] = (
 )
 
 
-class StrategiesPanel(Panel):
+class StrategiesPanel(CountedPanel):
     """What is registered, and the legs of the selected strategy, live.
 
     panel = desk.panel("strategies")
@@ -62,6 +61,7 @@ class StrategiesPanel(Panel):
         Column(name="since", title="since", kind="text"),
         Column(name="by", title="by", wide=True),
     )
+    counted = "state"
 
     def __init__(self, desk: Desk, *, place: str | None = None, as_of: AsOf | None = None) -> None:
         self._form: Form | None = None
@@ -90,21 +90,7 @@ class StrategiesPanel(Panel):
 
     def parts(self) -> list[Part]:
         """Return the counts of active and removed strategies."""
-        counts = dict(self._grid.frame["state"].value_counts().iter_rows())
-        return [parts.chips({str(name): counts.get(name, 0) for name in TONES}, self._grid.kept, TONES)]
-
-    def chip(self, name: str) -> Self:
-        """Show the strategies in this state too, or no longer; none chosen shows all.
-
-        Raises:
-            ValueError: There is no such state.
-        """
-        if name not in TONES:
-            raise unknown("name", name, map(str, TONES))
-        with self._lock:
-            self._grid.turn_keep("state", name)
-        self._redraw()
-        return self
+        return [self._chips()]
 
     def below(self) -> list[Part]:
         """Return the legs of the selected strategy, and the form if it is open."""

@@ -99,6 +99,12 @@ class Travel:
         self._new, self._old = version, None
         self.at = at or self._made(version)
 
+    def go_to(self, at: datetime) -> bool:
+        """Look at an instant, or where nothing had been made by then, at the first version; return which it was."""
+        found = self.found(at)
+        self.go(self.first if found is None else found, at)
+        return found is not None
+
     def back_to_now(self) -> None:
         """Follow the newest version."""
         self._new = self._old = self.at = None
