@@ -141,7 +141,11 @@ class Engine:
         return await asyncio.wrap_future(self.submit(coro))
 
     def close(self) -> None:
-        """Cancel what still runs, stop the loop and all of its threads. Blocks; idempotent."""
+        """Cancel what still runs, stop the loop and all of its threads. Blocks; idempotent.
+
+        Raises:
+            RuntimeError: Called on the engine's own thread.
+        """
         if self.is_current:
             raise RuntimeError("an engine cannot close itself; close it from another thread")
         with self._closing:
@@ -220,6 +224,9 @@ def run_sync(coro: Coroutine[Any, Any, _T]) -> _T:
 
     Returns:
         Its result; what it raises is raised here.
+
+    Raises:
+        TypeError: It is no coroutine.
     """
     if not asyncio.iscoroutine(coro):
         raise TypeError(f"coro must be a coroutine, such as desk.run_cycle(); got {coro!r}")

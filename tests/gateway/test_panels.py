@@ -109,16 +109,12 @@ async def test_a_cell_shows_a_picture_and_below_it_the_widget(
     assert shown[2]["text/html"].count("class='v6-static'") == 2
 
 
-async def test_a_terminal_shows_one_line(desk: Desk, monkeypatch: pytest.MonkeyPatch):
+async def test_a_terminal_shows_one_line(desk: Desk, shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch):
     """IPython without a page has no use for a widget, and would print its empty text."""
     shown: list[dict[str, Any]] = []
-    shell = InteractiveShell.instance()
     monkeypatch.setattr(shell.display_pub, "publish", lambda data, **_more: shown.append(data))
-    try:
-        shell.display_formatter.active_types = ["text/plain"]  # as a terminal's shell does
-        shell.display_formatter.format(desk.panel("queue"))
-    finally:
-        InteractiveShell.clear_instance()
+    monkeypatch.setattr(shell.display_formatter, "active_types", ["text/plain"])  # as a terminal's shell does
+    shell.display_formatter.format(desk.panel("queue"))
     assert [data["text/plain"] for data in shown] == ["Queue panel: 16 PENDING, 4 CANCELLED"]
 
 

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Self
 import polars as pl
 
 from v6kit.desk import Desk
+from v6kit.display import utc
 from v6kit.errors import V6KitError, VersionUnavailableError
 from v6kit.history import TableHistory
 from v6kit.ledger import LedgerTable
@@ -236,9 +237,7 @@ class Face(Settings):
             "title": self.title,
             "source": self._origin(),
             "state": state,
-            "past": f"as of {self.as_of:%Y-%m-%d %H:%M:%S} UTC"
-            if self.as_of and self._rests and self.place == self.name
-            else "",
+            "past": f"as of {utc(self.as_of)}" if self.as_of and self._rests and self.place == self.name else "",
             "code": self.code,
         }
 
@@ -250,9 +249,9 @@ class Face(Settings):
         return self.as_of is not None and not self.is_of_past
 
     def _origin(self) -> str:
-        if not self._rests:
+        if self.as_of is None or not self._rests:
             return f"{self.source()} · {self._read_at:%H:%M:%S} UTC"
-        return f"{self.tables[0].ledger.spec.name} · {self.as_of:%Y-%m-%d %H:%M:%S} UTC"
+        return f"{self.tables[0].ledger.spec.name} · {utc(self.as_of)}"
 
     def _when(self) -> str:
         return f", {self.as_of.isoformat()!r}" if self.as_of is not None else ""

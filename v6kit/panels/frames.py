@@ -14,7 +14,7 @@ import polars as pl
 
 from v6kit.contracts import DEFAULT_STRATEGY_PRIORITY, Quality, Source
 from v6kit.errors import VersionUnavailableError
-from v6kit.ledger import LedgerTable, When
+from v6kit.ledger import INSTANT, LedgerTable, When
 from v6kit.queue import Status
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _LINE_KINDS = {"stream": 0, "snapshot": 1, "waiting": 2}
 
 _CYCLES: dict[str, pl.DataType] = {
     "cycle": pl.Int64(),
-    "started_at": pl.Datetime("us", "UTC"),
+    "started_at": INSTANT,
     "seconds": pl.Float64(),
     **dict.fromkeys(
         ("claimed", "settled", "retried", "failed", "cancelled", "released", "stale", "in_flight"), pl.Int64()
@@ -39,7 +39,7 @@ _CYCLES: dict[str, pl.DataType] = {
 _QUOTE: dict[str, pl.DataType] = {
     "conid": pl.Int64(),
     **dict.fromkeys(("bid", "ask", "mark", "delta"), pl.Float64()),
-    "received_at": pl.Datetime("us", "UTC"),
+    "received_at": INSTANT,
     "quality": pl.String(),
 }
 Read = Callable[["Desk", When | None], pl.DataFrame]

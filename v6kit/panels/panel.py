@@ -90,7 +90,11 @@ class Panel(Face):
         self._stage.call(self._end)
 
     def chip(self, name: str) -> Self:
-        """Press a chip as on the screen: show the rows of that name too, or no longer. None pressed shows all."""
+        """Press a chip as on the screen: show the rows of that name too, or no longer. None pressed shows all.
+
+        Raises:
+            ValueError: There is no such chip.
+        """
         raise ValueError(f"the {self.name} panel has no chip {name!r}")
 
     def _repr_mimebundle_(self, **_options: object) -> tuple[dict[str, Any], dict[str, Any]]:
