@@ -356,7 +356,8 @@ class PositionUpdate:
         quality: Only `error` and `stale` are set here; otherwise the quote says it.
         error_code: IB's code of the request that failed.
         request_id: The queue request that asked for it, or `None` for streams and portfolio pushes.
-        attempt: The request's attempt, from 1; 0 without a request. (request_id, attempt) is written once.
+        attempt: The request's attempt, from 1; 0 without a request. (request_id, attempt) is written once, unless the
+            request was redriven since, which counts from 1 again: then its quote was asked for later.
     """
 
     account: str

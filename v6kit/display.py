@@ -177,6 +177,17 @@ def number(value: float | None, form: str = ",.2f") -> str:
     return "" if value is None else format(value, form)
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """Return how many there are: `1 leg`, `2,000 legs`, `3 strategies`.
+
+    Args:
+        count: How many.
+        one: What one is called.
+        many: What several are called, if that is not `one` with an `s`.
+    """
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
 def unknown(name: str, value: object, known: Iterable[str]) -> ValueError:
     """Return the error about a value that is none of those there are: names it, them, and which may be meant.
 

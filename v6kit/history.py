@@ -226,7 +226,8 @@ class TableHistory(Shown):
             seen = self.summary()
         except (StorageError, ValueError) as error:  # a cell shows it, rather than a traceback
             return Card("TableHistory", warnings=[str(error)], facts={"table": self._uri})
-        readable = "all" if not seen.unreadable else f"{seen.unreadable} are not any more; from {seen.readable_from} on"
+        gone = "1 is not any more" if seen.unreadable == 1 else f"{seen.unreadable:,} are not any more"
+        readable = f"{gone}; from {seen.readable_from} on" if seen.unreadable else "all"
         facts = {
             "table": self._uri,
             "kind": "ledger of v6kit" if self.is_ledger else "Delta table",

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 import v6kit
 from broker_helpers import PATIENT, QUICK, Heard, broker_for, connected, reached, requests_for, states_of
-from sync_helpers import FAST, eventually, legs_of, rigged, without_throttle
+from sync_helpers import FAST, Breakage, asked, eventually, legs_of, rigged, without_throttle
 from v6kit.broker import ConnectionState
 from v6kit.clock import FakeClock
 from v6kit.contracts import Quality, Source
-from v6kit.errors import ClientIdInUseError, GatewayUnavailableError
+from v6kit.errors import ClientIdInUseError, GatewayUnavailableError, StorageError
 from v6kit.gateway import Answer, SimulatedGateway
+from v6kit.sync import decisions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -363,20 +364,79 @@ async def test_an_account_that_the_login_loses_is_stale_and_never_flat(
         assert {each.account for each in rig.requests() if each.status == "PENDING"} == {FIRST, SECOND}
 
 
+async def without_second(rig: Rig) -> None:
+    """Let the login lose its second account, whose rows are marked as the streamer does it."""
+    states = states_of(rig.broker)
+    lose_account(rig.gateway, SECOND)
+    rig.gateway.drop_clients(7)
+    await reached(states, ConnectionState.LIVE)
+    assert rig.broker.lost_accounts == {SECOND}
+    await rig.book.mark_stale(accounts=[SECOND])
+
+
+async def test_a_request_for_a_lost_account_is_cancelled_unasked(
+    gateway: SimulatedGateway, tmp_path: Path, clock: FakeClock
+):
+    """It may be claimed before the streamer has cancelled it; one for any account goes to another that holds it."""
+    async with rigged(gateway, tmp_path, clock) as rig:
+        conid, worker = shared_conid(gateway), rig.worker(batch_size=64)
+        await rig.fill()
+        await worker.run_cycle()
+        await without_second(rig)
+        await rig.queue.insert_many([decisions.wanted(row, 1) for row in rows_of(rig, SECOND)])
+        anywhere = await rig.queue.insert(conid, "any account's")
+        before = len(asked(gateway))
+        report = await worker.run_cycle()
+        assert (report.cancelled, report.settled) == (24, 1)
+        assert asked(gateway)[before:] == [conid]
+        assert {row.quality for row in rows_of(rig, SECOND)} == {"stale"}
+        assert rig.queue[anywhere].status == "SUCCESS"
+        assert f"{SECOND} is no account of this login any more" in next(iter(report.problems))
+
+
+async def test_what_was_fetched_before_an_account_was_lost_makes_no_row_of_it_good(
+    gateway: SimulatedGateway, tmp_path: Path, clock: FakeClock
+):
+    """A quote that could not be written at once may outlive the account."""
+    async with rigged(gateway, tmp_path, clock) as rig:
+        await rig.book.sync(await rig.broker.positions())
+        row, *_ = rows_of(rig, SECOND)
+        request = await rig.queue.insert(row.conid, "before", account=SECOND)
+        worker, breakage = rig.worker(), Breakage(rig.book)
+        with pytest.raises(StorageError):
+            await worker.run_cycle()
+        breakage.mend()
+        await without_second(rig)
+        report = await worker.run_cycle()
+        assert (report.cancelled, report.settled) == (1, 0)
+        assert rig.queue[request].status == "CANCELLED"
+        assert next(each for each in rows_of(rig, SECOND) if each.conid == row.conid).quality != "ok"
+
+
 async def test_losing_the_only_account_that_was_named_is_not_flat_either(
     gateway: SimulatedGateway, tmp_path: Path, clock: FakeClock
 ):
-    """The link stays up with nothing to follow, and the book keeps what it knew."""
+    """The link stays up with nothing to follow, and the book keeps what it knew; a stream goes on, but not for it."""
     async with rigged(gateway, tmp_path, clock, account=SECOND) as rig:
+        leg = gateway.accounts[SECOND].position(shared_conid(gateway))
+        await rig.registry.add_strategy(1, legs_of(leg))
         streamer = rig.streamer()
-        await streamer.sync()
+        await streamer.start()
+        await rig.worker(batch_size=64).run_cycle()
+        await rig.until(lambda: {row.quality for row in rows_of(rig, SECOND)} == {"ok"})
         states = states_of(rig.broker)
         lose_account(gateway, SECOND)
         gateway.drop_clients(7)
         await reached(states, ConnectionState.LIVE)
         await streamer.sync()
         assert rig.broker.accounts == ()
-        assert len(rows_of(rig, SECOND)) == 24
+        clock.advance(timedelta(minutes=2))
+        quotes = Heard(rig.broker.on_quote)
+        await quotes.until(lambda quote: quote.quality == "ok" and quote.received_at == clock.now())
+        await streamer.sync()
+        await streamer._writer.write()
+        assert [row.quality for row in rows_of(rig, SECOND)] == ["stale"] * 24
+        assert all(each.status != "PENDING" for each in rig.requests())
 
 
 async def test_above_fifty_accounts_the_error_says_that_ib_does_not_serve_positions(make_gateway: GatewayMaker):

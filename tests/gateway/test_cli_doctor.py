@@ -63,10 +63,10 @@ def test_a_healthy_lake_is_told_table_by_table_and_exits_with_0(lake):
     assert (ran.returncode, ran.stderr) == (0, "")
     assert "fail" not in ran.stdout
     for said in (
-        "ok    position_queue     Delta version 1, schema 2; 3 rows in 1 files",
-        "ok    strategies         1 active legs of 1 strategies",
+        "ok    position_queue     Delta version 1, schema 2; 3 rows in 1 file",
+        "ok    strategies         1 active leg of 1 strategy",
         "ok    queue              3 PENDING",
-        "warn  book               2 positions have no quote yet -> refresh them: v6kit worker",
+        "warn  book               2 positions without a quote yet -> refresh them: v6kit worker",
     ):
         assert said in ran.stdout
 

@@ -362,6 +362,21 @@ async def test_the_worker_is_started_and_stopped_by_its_buttons(desk: Desk):
     assert not desk.worker.is_running
 
 
+async def test_the_worker_shows_every_cycle_however_quick(desk: Desk):
+    """Also those that begin and end between two looks of the panel, or before it was opened; newest first."""
+    await desk.run_cycle()
+    panel = desk.panel("worker")
+    begun, go_on = threading.Event(), threading.Event()
+    panel._stage.call(lambda: (begun.set(), go_on.wait(DEADLINE)))  # what looks, looks away
+    assert await asyncio.to_thread(begun.wait, DEADLINE)
+    made = [desk.worker.last_report] + [await desk.run_cycle() for _ in range(3)]
+    go_on.set()
+    assert panel.frame["cycle"].to_list() == [4, 3, 2, 1]
+    assert panel.frame["settled"].to_list() == [each.settled for each in reversed(made)]
+    panel.as_of = made[1].started_at
+    assert panel.frame["cycle"].to_list() == [2, 1]
+
+
 async def test_the_book_comes_in_order_of_need(desk: Desk):
     """What is not good comes before what is, and among equals the older quote."""
     await desk.run_cycle()
@@ -377,11 +392,15 @@ async def test_the_book_comes_in_order_of_need(desk: Desk):
 
 
 async def test_the_book_queues_what_is_selected_before_all_others(desk: Desk):
-    """The button of the book is an insert at priority 1."""
+    """The button of the book is an insert at priority 1, under the contract's name like any other."""
+    await desk.queue.cancel(desk.queue.current()["request_id"].to_list())
     panel = desk.panel("book")
-    panel.selected = panel.frame["key"][:2].to_list()
+    chosen = panel.frame.head(2)
+    panel.selected = chosen["key"].to_list()
     await panel.click("refresh").settled()
     assert desk.queue.stats().by_priority[1] == 2
+    queued = desk.queue.current().filter(pl.col("status") == "PENDING")
+    assert set(queued.select("conid", "symbol").rows()) == set(chosen.select("conid", "contract").rows())
 
 
 async def test_the_lines_name_contracts_and_strategies(desk: Desk):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import pytest
 import v6kit
+from broker_helpers import DEADLINE
 from sync_helpers import FAST, eventually, legs_of
 from v6kit.display import utc
 from v6kit.errors import StorageError, V6KitError, VersionUnavailableError
@@ -115,11 +117,9 @@ async def test_what_was_never_there_is_refused_and_the_view_stays(panel: History
     for when in (datetime(1999, 1, 1, tzinfo=UTC), future, 99):
         with pytest.raises(VersionUnavailableError):
             panel.as_of = when
-    for text in ("2026-11-22 10:00", "yesterday"):
+    for naive in ("2026-11-22 10:00", "yesterday", datetime(2026, 11, 22, 10)):  # noqa: DTZ001 - that is refused
         with pytest.raises(ValueError, match="when must be"):
-            panel.as_of = text
-    with pytest.raises(ValueError, match="when must be an aware datetime"):
-        panel.as_of = datetime(2026, 11, 22)  # noqa: DTZ001 - on purpose
+            panel.as_of = naive
     with pytest.raises(TypeError, match=r"when must be a version, a datetime or ISO text, got 2\.5"):
         panel.as_of = 2.5
     assert panel.version == 2
@@ -146,6 +146,53 @@ async def test_a_restore_needs_two_clicks_and_the_registry_has_it(desk: Desk, pa
     assert len(desk.registry.active_legs()) == 4
     assert panel.as_of is None
     assert panel.frame["diff"].to_list() == ["~"] * 4
+
+
+async def test_a_restore_that_could_not_be_counted_can_be_asked_for_again(desk: Desk, panel: HistoryPanel):
+    """A store that does not answer for a moment must not switch the button off for good."""
+    panel.table = "active_strategies"
+    panel.version = 1
+    place = Path(desk.registry.uri)
+    shutil.move(place, place.with_name("away"))
+    panel.click("restore")
+    assert isinstance(panel.last_error, StorageError)
+    assert panel._buttons.draw(closed=False)[0]["label"] == "Restore…"
+    shutil.move(place.with_name("away"), place)
+    panel.click("restore")
+    assert panel._buttons.draw(closed=False)[0]["label"] == "Restore this version? 4 rows change. Click again"
+    assert panel.last_error is None
+    await panel.click("restore").settled()
+    assert len(desk.registry.active_legs()) == 4
+
+
+async def test_what_is_restored_is_what_was_asked_about(desk: Desk, panel: HistoryPanel):
+    """Although one goes on to another version before the panels' thread has come to the second click."""
+    panel.table = "active_strategies"
+    panel.version = 1
+    panel.click("restore")
+    go_on = threading.Event()
+    panel._stage.call(go_on.wait, DEADLINE)
+    panel.click("restore")
+    panel.version = 2
+    go_on.set()
+    await panel.settled()
+    assert len(desk.registry.active_legs()) == 4
+
+
+async def test_a_restore_that_is_asked_about_another_version_meanwhile_changes_nothing(desk: Desk, panel: HistoryPanel):
+    """Nobody can tell any more which of the two is meant."""
+    panel.table = "active_strategies"
+    panel.version = 1
+    panel.click("restore")
+    go_on, before = threading.Event(), desk.registry.ledger.version
+    panel._stage.call(go_on.wait, DEADLINE)
+    panel.click("restore")
+    panel.version = 0
+    panel.click("restore")
+    go_on.set()
+    with pytest.raises(V6KitError, match="press Restore again"):
+        await panel.settled()
+    assert desk.registry.ledger.version == before
 
 
 @pytest.mark.parametrize("table", ["position_queue", "position_updates"])

@@ -100,6 +100,31 @@ async def test_strikes_are_found_by_delta(desk: Desk):
     assert -0.45 < delta < -0.15
 
 
+async def test_the_underlying_that_was_entered_last_is_the_one_that_counts(desk: Desk):
+    """Although the answer for the one before comes later, and would take the new one's expiry away."""
+    panel = desk.panel("strategies")
+    await panel.click("form").settled()
+    slow = await desk._engine.run(desk.broker.underlying("SPY"))
+    desk.gateway.faults.hold_by_conid[slow.conid] = 0.5
+    panel.fill("symbol", "SPY").fill("symbol", "QQQ")
+    await eventually(lambda: panel._form.symbol)
+    assert panel._form.symbol == "QQQ"
+    [_, series, *_] = panel._form.series
+    await panel.fill("expiry", series.expiry).settled()
+    assert (panel._form.symbol, panel._form.chosen) == ("QQQ", series)
+    assert panel._form.lacks() == ""
+
+
+async def test_a_closed_panel_takes_nothing_in(desk: Desk):
+    """It says how to have another one, instead of asking the gateway in vain."""
+    panel = desk.panel("strategies")
+    await panel.click("form").settled()
+    panel.close()
+    with pytest.raises(V6KitError, match=r"make it again with desk\.panel\('strategies'\)"):
+        panel.fill("symbol", "SPY")
+    assert panel._asking == 0
+
+
 async def test_what_the_gateway_refuses_is_raised_and_the_form_stays(desk: Desk):
     """As with any button: the error is kept, shown and raised; what was filled in is not lost."""
     panel = desk.panel("strategies")

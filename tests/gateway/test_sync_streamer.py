@@ -368,6 +368,30 @@ async def test_a_contract_without_data_is_parked(gateway: SimulatedGateway, tmp_
         assert streamer.parked == {}
 
 
+@pytest.mark.usefixtures("quick_flush")
+async def test_a_refused_leg_streams_once_its_redriven_request_is_answered(
+    gateway: SimulatedGateway, tmp_path: Path, clock: FakeClock
+):
+    """What is parked is shared: the worker finds out that the contract is subscribed now, and the streamer takes it."""
+    async with rigged(gateway, tmp_path, clock) as rig:
+        await rig.book.sync(await rig.broker.positions())
+        conid = options_of(gateway)[0].conid
+        gateway.faults.error_by_conid[conid] = 354
+        parked: dict[int, str] = {}
+        worker, streamer = rig.worker(parked=parked), rig.streamer(parked=parked)
+        await rig.queue.insert(conid, "SPY", account=rig.row(conid).account)
+        await worker.run_cycle()
+        await rig.registry.add_strategy(1, legs_of(gateway.account.position(conid)))
+        await streamer.start()
+        assert (streamer.streaming, set(parked)) == (set(), {conid})
+        gateway.faults.clear()
+        clock.advance(60)
+        await rig.queue.redrive([each for each in rig.requests(conid) if each.status == "FAILED"])
+        await worker.run_cycle()
+        await streamer.sync()
+        assert streamer.streaming == {conid}
+
+
 async def test_ib_servers_coming_back_parks_on(gateway: SimulatedGateway, tmp_path: Path, clock: FakeClock):
     """1100 and 1102 are no new session: what was refused stays so."""
     async with rigged(gateway, tmp_path, clock) as rig:

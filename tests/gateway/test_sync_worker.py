@@ -103,6 +103,34 @@ async def test_a_refused_contract_fails_once_and_is_not_asked_again(
         assert asked(gateway).count(conid) == 1
 
 
+@pytest.mark.parametrize("code", [200, 354])
+async def test_a_redrive_asks_once_more_for_a_refused_contract(
+    gateway: SimulatedGateway, tmp_path: Path, clock: FakeClock, code: int
+):
+    """Who redrives has done something about it, such as subscribing: one more question, and if it is answered, more."""
+    conid = options_of(gateway)[0].conid
+    gateway.faults.error_by_conid[conid] = code
+    async with rigged(gateway, tmp_path, clock) as rig:
+        await rig.fill()
+        worker = rig.worker()
+        await worker.run_cycle()
+        clock.advance(60)
+        await rig.queue.redrive()
+        assert (await worker.run_cycle()).failed == 1
+        assert asked(gateway).count(conid) == 2  # refused again, and left alone again
+        assert str(code) in worker.parked[conid]
+        gateway.faults.clear()
+        clock.advance(60)
+        await rig.queue.redrive()
+        assert (await worker.run_cycle()).settled == 1
+        assert asked(gateway).count(conid) == 3
+        row = rig.row(conid)
+        assert (row.quality, row.error_code) == ("ok", None)
+        assert worker.parked == {}
+        await rig.queue.insert(conid, "again", account=row.account)
+        assert (await worker.run_cycle()).settled == 1
+
+
 async def test_an_expired_option_is_parked(make_gateway: GatewayMaker, tmp_path: Path, clock: FakeClock):
     """A held option past its expiry ends in 200 by itself, without a fault being asked for."""
     gateway = await make_gateway(20)

@@ -215,6 +215,21 @@ async def test_an_attempt_is_written_once(book: PositionBook):
     assert (call(book).bid, call(book).attempt) == (1.21, 2)
 
 
+async def test_a_redriven_request_is_written_although_its_attempts_begin_again(book: PositionBook):
+    """What failed at its first attempt and was redriven has a first attempt again; that one, too, is written once."""
+    await book.record([update(quality=Quality.ERROR, error_code=354, request_id="r", attempt=1)])
+    first = update(GOOD, request_id="r", attempt=1)
+    assert await book.record([first]) == 1
+    assert (call(book).quality, call(book).error_code, call(book).bid) == ("ok", None, 1.20)
+    assert await book.record([first]) == 0
+    await book.record([update(quality=Quality.ERROR, error_code=354, request_id="r", attempt=2)])
+    later = NOW + timedelta(minutes=1)
+    again = update(replace(GOOD, bid=1.30, requested_at=later, received_at=later), request_id="r", attempt=2)
+    assert await book.record([again]) == 1
+    assert await book.record([again]) == 0
+    assert (call(book).quality, call(book).bid) == ("ok", 1.30)
+
+
 async def test_what_says_nothing_new_is_not_written(book: PositionBook):
     """The same position, quote, valuation or quality again is no row and no commit, in whichever order they come."""
     news = [update(GOOD), portfolio(), update(position=2.0, avg_cost=118.0)]

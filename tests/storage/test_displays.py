@@ -220,7 +220,7 @@ async def test_a_queue_shows_its_numbers(queue: PositionQueue, clock: FakeClock,
     assert text == (
         "PositionQueue\n"
         "! paused: lunch <b>\n"
-        "! 1 expired leases; the next claim takes them\n"
+        "! 1 expired lease; the next claim takes it\n"
         f"  table       {queue.uri}\n"
         "  oldest      due for 1 min 30 s\n"
         "  retries     0\n"

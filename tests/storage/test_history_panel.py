@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -176,3 +177,18 @@ def test_long_values_are_cut_and_durations_read_well():
     """A document in a cell does not travel to the page."""
     assert len(pastgrid.text_of("x" * 10_000)) == 201
     assert [pastgrid.length(timedelta(seconds=s)) for s in (0.0404, 2.04, 41.9, 700)] == ["40ms", "2.0s", "41s", "11m"]
+
+
+async def test_what_nobody_foresaw_while_reading_is_on_the_screen(tmp_path: Path):
+    """Nobody waits for the reading, so the strip is where it can be seen; here Polars takes a name for a pattern."""
+    place = tmp_path / "any"
+    pl.DataFrame({"id": ["a"], "^x.*$": [1], "xy": [2]}).write_delta(place)
+    for number in (3, 4):
+        plain = pl.DataFrame({"id": ["a"], "y": [number]})
+        plain.write_delta(place, mode="overwrite", delta_write_options={"schema_mode": "overwrite"})
+    with closing(HistoryPanel(TableHistory(place, "id"))) as panel:
+        assert panel.frame["y"].to_list() == [4]
+        panel.item = "a"
+        await drawn(panel, "trouble", "DuplicateError")
+        panel.mode = "diff"
+        await drawn(panel, "trouble", "{}")

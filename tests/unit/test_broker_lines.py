@@ -305,4 +305,4 @@ async def test_the_holders_say_who_holds_what_since_when(clock: FakeClock):
     await lines.acquire_snapshot(2)
     rows = [(row.kind, row.conid, row.since - began_at, row.refcount) for row in lines.holders()]
     assert rows == [("stream", 1, timedelta(0), 2), ("snapshot", 2, timedelta(seconds=3), 1)]
-    assert repr(lines) == "<LineBudget 2 of 5 in use: 1 streams, 1 snapshots, peak 2>"
+    assert repr(lines) == "<LineBudget 2 of 5 in use: 1 stream, 1 snapshot, peak 2>"

@@ -58,6 +58,18 @@ def test_strikes_without_a_delta_are_passed_over(silent: tuple[int, int], size: 
     assert abs(whole[found] - size) == min(abs(each - size) for each in whole[silent[0] : silent[1]])
 
 
+@given(quoted=st.sets(st.integers(1, 47), max_size=20), size=st.floats(0.01, 0.99))
+def test_strikes_without_a_delta_in_between_do_not_end_the_search(quoted: set[int], size: float):
+    """Between two that are quoted, the nearest of all is found: one far off would be another trade."""
+    whole = [1 - at / 49 for at in range(49)]
+    deltas = [delta if at in quoted | {0, 48} else None for at, delta in enumerate(whole)]
+    found, rounds = searched(deltas, size)
+    assert found is not None
+    assert abs(whole[found] - size) == min(abs(delta - size) for delta in deltas if delta is not None)
+    asked = [at for probes in rounds for at in probes]
+    assert len(asked) == len(set(asked))
+
+
 def test_where_no_delta_comes_at_all_nothing_is_found():
     """And the search ends."""
     found, rounds = searched([None] * 30, 0.16)

@@ -96,7 +96,7 @@ async def test_a_cell_shows_the_same_as_text_and_as_html(clock: FakeClock):
     use = await shown(clock, waiting=30)
     assert use.waiting.height == 31
     for shown_as in (repr(use), use._repr_html_()):
-        assert "3 of 6 lines in use (limit 10): 2 streams, 1 snapshots, peak 3" in shown_as
+        assert "3 of 6 lines in use (limit 10): 2 streams, 1 snapshot, peak 3" in shown_as
         assert "31 active contracts wait; room for 4 streams, chosen by priority" in shown_as
         assert "snapshot for the queue" in shown_as
         assert "... and 21 more" in shown_as

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from v6kit.clock import FakeClock
-from v6kit.display import Card, Shown, Table, among, number, span
+from v6kit.display import Card, Shown, Table, among, counted, number, span
 from v6kit.errors import StorageError
 from v6kit.positions import BookRow
 from v6kit.queue import QueuedPosition, QueueStats, Status
@@ -131,6 +131,13 @@ def test_a_span_is_told_in_two_units(seconds: float, told: str):
 def test_a_number_that_is_not_known_is_left_out():
     """It is no zero."""
     assert (number(None), number(1234.5), number(-2.0, "+g")) == ("", "1,234.50", "-2")
+
+
+def test_one_is_not_counted_as_many():
+    """Zero is: it takes the plural, as does everything but one."""
+    told = [counted(count, "leg") for count in (0, 1, 2, 2_000)]
+    assert told == ["0 legs", "1 leg", "2 legs", "2,000 legs"]
+    assert [counted(count, "strategy", "strategies") for count in (1, 3)] == ["1 strategy", "3 strategies"]
 
 
 def test_a_wrong_name_gets_near_ones_and_what_there_is():

@@ -20,7 +20,7 @@ def rows() -> list[str]:
 def buttons(rows: list[str]) -> Buttons:
     """One that destroys, and one that is not about rows."""
     cancel = Action(
-        name="cancel", label="Cancel…", hint="", run=nothing, applies=lambda: tuple(rows), question="Cancel {count}?"
+        name="cancel", label="Cancel…", hint="", run=nothing, applies=lambda: tuple(rows), question="Cancel {}?".format
     )
     return Buttons([cancel, Action(name="run", label="Run", hint="", run=nothing)])
 

@@ -64,6 +64,7 @@ def test_what_is_no_instant_is_refused_and_the_old_one_stays(wrong: object):
         ("UTC", None),
         ("14:21", datetime(2026, 11, 20, 14, 21, tzinfo=UTC)),
         ("14:21:05 UTC", datetime(2026, 11, 20, 14, 21, 5, tzinfo=UTC)),
+        ("14:21+02:00", datetime(2026, 11, 20, 12, 21, tzinfo=UTC)),
         ("2026-11-19 14:21:05", datetime(2026, 11, 19, 14, 21, 5, tzinfo=UTC)),
         ("2026-11-19", datetime(2026, 11, 19, tzinfo=UTC)),
         ("2026-11-19T14:21:05+02:00", datetime(2026, 11, 19, 12, 21, 5, tzinfo=UTC)),

@@ -99,6 +99,8 @@ def test_the_priority_is_that_of_add_strategy_unless_another_one_is_chosen(form:
         ("width", "-5", "width must be"),
         ("width", "wide", "width must be a number, got 'wide'"),
         ("quantity", "two", "quantity must be a number, got 'two'"),
+        ("width", "2,5", "width must be a number, got '2,5'"),
+        ("quantity", "1,0", "quantity must be a number, got '1,0'"),
         ("short put", "", "short put must be a number, got ''"),
         ("strategyid", "9", r"field must be one of symbol, .*, got 'strategyid'; did you mean 'strategy_id'\?"),
     ],
@@ -119,6 +121,27 @@ def test_an_expiry_is_found_by_its_date_or_its_name(form: Form):
         form.find_series("20261217")
     with pytest.raises(ValueError, match="expiry must be one of none"):
         Form().find_series("20261217")
+
+
+def test_an_expiry_in_several_classes_is_not_chosen_by_its_date_alone():
+    """They settle at different times, so one of them would be a guess."""
+    form, (day, *_) = Form(), MARKET.expiries
+    both = [OptionSeries(expiry=day, trading_class=name) for name in ("SPX", "SPXW")]
+    form.list_series("SPX", both, None)
+    assert form.find_series(f"{day} SPXW") == both[1]
+    with pytest.raises(ValueError, match=f"expiry {day} is listed in several classes: {day} SPX, {day} SPXW"):
+        form.find_series(day)
+
+
+def test_a_number_may_be_typed_as_it_is_shown(form: Form):
+    """With its thousands apart, and with the minus that panels draw."""
+    form.fill("quantity", "−1,250.5")
+    assert form.quantity == -1250.5
+    assert form.wanted_delta(" 0.16 ") == 0.16
+    with pytest.raises(ValueError, match="delta must be a number, got '0,16'"):
+        form.wanted_delta("0,16")
+    with pytest.raises(ValueError, match="choose an expiry first"):
+        Form().wanted_delta("0.16")
 
 
 def test_wings_follow_at_their_width_until_one_is_chosen_itself(form: Form):

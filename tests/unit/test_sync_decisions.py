@@ -279,6 +279,30 @@ def test_a_request_without_account_takes_any_that_holds_the_contract():
     assert "not held in account C" in decisions.not_held(item(1, account="C")).outcome.error_message
 
 
+def test_only_the_first_attempt_after_a_redrive_is_asked_although_the_contract_is_parked():
+    """An insert is available when it is made, and a retry is no first attempt."""
+    again = item()._replace(available_at=LATER)
+    assert decisions.is_redriven(again)
+    assert not decisions.is_redriven(item())
+    assert not decisions.is_redriven(again._replace(attempt=2))
+
+
+def test_nothing_that_came_of_a_request_reaches_the_row_of_a_lost_account():
+    """Neither quote nor error; what says nothing of the request is given back as ever."""
+    good = decisions.fetched(item(), row(), quote())
+    refused = decisions.failed(item(), row(), RequestFailedError("354 no", code=354))
+    retried = decisions.failed(item(), row(), RequestFailedError("no answer"))
+    for each in (good, refused, retried):
+        assert decisions.unless_lost(each, frozenset({"DU2"})) is each
+        lost = decisions.unless_lost(each, frozenset({"DU1"}))
+        assert (lost.update, lost.outcome.status, lost.parked) == (None, Status.CANCELLED, "")
+        assert "DU1 is no account of this login any more" in lost.outcome.error_message
+    given_back = decisions.failed(item(), row(), GatewayUnavailableError("down"))
+    assert decisions.unless_lost(given_back, frozenset({"DU1"})) is given_back
+    anywhere = decisions.fetched(item(account=""), row(account="DU1"), quote())
+    assert decisions.unless_lost(anywhere, frozenset({"DU1"})).update is None
+
+
 def test_only_a_lost_link_makes_quotes_stale():
     """While it is being restored they already are, and when it is live they come again."""
     stale = {state for state in ConnectionState if decisions.goes_stale(state)}

@@ -93,6 +93,16 @@ def test_the_most_overdue_position_comes_first_and_says_what_is_wrong():
     assert fresh.needed == pytest.approx(1 / 15 + 6 / 60), "nothing is asked for what is parked"
 
 
+def test_a_position_of_a_lost_account_is_overdue_and_asks_for_nothing():
+    """Nothing could refresh it, so it must not make the targets look out of reach."""
+    fresh = seen(row(1, 100, quality="stale"), row(2, 10, account="DU2"), lost={"DU1"})
+    assert fresh.positions.select("account", "overdue_seconds", "why").rows() == [
+        ("DU1", 100.0, "nobody refreshes it: no account of this login any more"),
+        ("DU2", -50.0, None),
+    ]
+    assert fresh.needed == pytest.approx(1 / 60)
+
+
 @given(ages=st.lists(st.one_of(st.none(), st.integers(0, 200)), min_size=1, max_size=60))
 def test_the_numbers_of_a_kind_are_those_of_its_positions(ages: list[int | None]):
     """Percentiles are ages that occur: so many of the positions are not older."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from v6kit.clock import Clock
 from v6kit.contracts import check_float, check_int
+from v6kit.display import counted
 from v6kit.errors import LineLimitError
 
 if TYPE_CHECKING:
@@ -113,8 +114,8 @@ class LineBudget:
 
     def __repr__(self) -> str:
         return (
-            f"<LineBudget {self.used} of {self.capacity} in use: {self.streams} streams, {self.snapshots} snapshots, "
-            f"peak {self.peak}>"
+            f"<LineBudget {self.used} of {self.capacity} in use: {counted(self.streams, 'stream')}, "
+            f"{counted(self.snapshots, 'snapshot')}, peak {self.peak}>"
         )
 
     @property
@@ -250,9 +251,9 @@ class LineBudget:
         left = max(1, min(before, in_use - 1))
         if before == self.whole:  # a budget that has shrunk before was warned about
             logger.warning(
-                "The gateway has no market data line left (code 101): %d lines are used from now on instead of %d, and "
-                "one more is tried every %g s; set the limit to what the login has",
-                left,
+                "The gateway has no market data line left (code 101): from now on we use %s instead of %d, and try "
+                "one more every %g s; set the limit to what the login has",
+                counted(left, "line"),
                 before,
                 self.probe_interval,
             )

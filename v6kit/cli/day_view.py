@@ -20,6 +20,7 @@ from v6kit.broker import ConnectionState
 from v6kit.cli.day_report import Marked, Report
 from v6kit.cli.terminal import live, say
 from v6kit.contracts import Quality
+from v6kit.display import counted
 from v6kit.gateway import Fired
 from v6kit.queue import Status
 
@@ -98,7 +99,8 @@ class View:
         grid.add_row("New York", f"{day.clock.now().astimezone(NEW_YORK):%a %H:%M:%S}")
         grid.add_row("Link", Text(str(state), STATE_STYLES.get(state, "red")))
         grid.add_row("Positions", _qualities(day))
-        grid.add_row("Lines", f"{lines.streams} streams, {lines.snapshots} snapshots of {lines.capacity}")
+        streams, snapshots = counted(lines.streams, "stream"), counted(lines.snapshots, "snapshot")
+        grid.add_row("Lines", f"{streams}, {snapshots} of {lines.capacity}")
         shown = (Status.PENDING, Status.PROCESSING, Status.SUCCESS, Status.FAILED)
         grid.add_row("Queue", ", ".join(f"{counts[status]} {status.lower()}" for status in shown))
         for event in self._events[-EVENTS_SHOWN:]:

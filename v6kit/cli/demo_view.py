@@ -19,6 +19,7 @@ from rich.text import Text
 
 from v6kit.cli.demo_pass import Pass, Report, Settings
 from v6kit.cli.terminal import live, say
+from v6kit.display import counted
 from v6kit.queue import Status
 from v6kit.sync import CycleReport
 
@@ -51,8 +52,8 @@ class View:
         say(self._console, text)
         say(
             self._console,
-            f"{_count(asked.positions, 'position')}, {_count(asked.strategies, 'iron condor')} of them active, "
-            f"{_count(asked.line_limit, 'market data line')}",
+            f"{counted(asked.positions, 'position')}, {counted(asked.strategies, 'iron condor')} of them active, "
+            f"{counted(asked.line_limit, 'market data line')}",
         )
         say(self._console, f"Lake: {lake}", whole=True)
         self._console.print()
@@ -76,7 +77,7 @@ class View:
         say(
             self._console,
             f"cycle {cycle.cycle}: {cycle.claimed} claimed, {cycle.settled} refreshed in {cycle.seconds:.1f} s; "
-            f"{fresh} of {held} positions fresh, {lines.streams} streams, {this.waiting} waiting",
+            f"{fresh} of {counted(held, 'position')} fresh, {counted(lines.streams, 'stream')}, {this.waiting} waiting",
         )
 
     def stopping(self) -> None:
@@ -87,7 +88,7 @@ class View:
         """Say what was done until Ctrl-C."""
         say(
             self._console,
-            f"Stopped after {_count(report.cycles, 'cycle')} and {report.seconds:.1f} s: {report.fresh} of "
+            f"Stopped after {counted(report.cycles, 'cycle')} and {report.seconds:.1f} s: {report.fresh} of "
             f"{report.positions} positions are fresh, {report.settled} of them by snapshot. No claim is left open, the "
             "connection is closed, nothing is lost.",
         )
@@ -117,12 +118,13 @@ class View:
         grid.add_column(no_wrap=True)
         grid.add_row("Positions", self._bar([(fresh, "green")], held) + f"  {fresh} of {held} fresh")
         use = [(lines.streams, "cyan"), (lines.snapshots, "magenta")]
-        used = Text.assemble((f"{lines.streams} streams", "cyan"), ", ", (f"{lines.snapshots} snapshots", "magenta"))
+        streams, snapshots = counted(lines.streams, "stream"), counted(lines.snapshots, "snapshot")
+        used = Text.assemble((streams, "cyan"), ", ", (snapshots, "magenta"))
         grid.add_row("Lines", self._bar(use, lines.limit) + "  " + used + f" of {lines.limit}")
         shown = (Status.PENDING, Status.PROCESSING, Status.SUCCESS, Status.FAILED)
         grid.add_row("Queue", ", ".join(f"{counts[status]} {status.lower()}" for status in shown))
         last = this.cycles[-1] if this.cycles else None
-        told = f"{_count(len(this.cycles), 'cycle')} done" + (
+        told = f"{counted(len(this.cycles), 'cycle')} done" + (
             f"; the last one refreshed {last.settled} in {last.seconds:.1f} s" if last else ""
         )
         grid.add_row("Worker", told)
@@ -155,12 +157,12 @@ def _summary(report: Report) -> Table:
     )
     grid.add_row(
         "Streamed",
-        f"{report.streamed}: the legs of {_count(report.strategies, 'active strategy', 'active strategies')}, "
+        f"{report.streamed}: the legs of {counted(report.strategies, 'active strategy', 'active strategies')}, "
         "live on a line each",
     )
     grid.add_row(
         "Refreshed",
-        f"{report.settled} by snapshot in {_count(report.cycles, 'cycle')}, {report.per_second:.1f} per second; "
+        f"{report.settled} by snapshot in {counted(report.cycles, 'cycle')}, {report.per_second:.1f} per second; "
         f"{report.failed} failed",
     )
     grid.add_row("Lines", f"peak {report.line_peak} of {report.line_limit} in use at the simulated gateway")
@@ -202,7 +204,3 @@ def _changes(changes: pl.DataFrame, before: int, after: int) -> RenderableType:
 
 def _status(status: str | None) -> Text:
     return Text(status or "-", STATUS_STYLES.get(Status(status), "") if status else "")
-
-
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"

@@ -13,6 +13,7 @@ import polars as pl
 from v6kit.cli.doctor_tables import Table
 from v6kit.cli.findings import Finding, ok, span, warn
 from v6kit.contracts import Quality, check_expiry
+from v6kit.display import counted
 from v6kit.queue import Status
 from v6kit.queue.queue import PAUSED
 
@@ -41,7 +42,8 @@ def check_contents(tables: Mapping[str, Table], now: datetime, lake: str) -> lis
 
 def _check_registry(table: Table, now: datetime, _lake: str) -> list[Finding]:
     active = table.rows.filter(pl.col("removed_at").is_null())
-    legs = f"{active.height} active legs of {active['strategy_id'].n_unique()} strategies"
+    strategies = counted(active["strategy_id"].n_unique(), "strategy", "strategies")
+    legs = f"{counted(active.height, 'active leg')} of {strategies}"
     past = active.filter(pl.col("expiry") < check_expiry(now.date()))
     if past.is_empty():
         return [ok("strategies", legs)]
@@ -151,17 +153,17 @@ def _check_book(table: Table, now: datetime, lake: str) -> list[Finding]:
         return [ok("book", "no positions")]
     newest: datetime | None = held["received_at"].max()  # type: ignore[assignment]  # a column of instants
     age = f"; the newest quote is {span(now - newest)} old" if newest is not None else ""
-    seen = [ok("book", f"{held.height} positions{age}")]
+    seen = [ok("book", f"{counted(held.height, 'position')}{age}")]
     refresh = f"refresh them: {worker_command(lake)}"
     for condition, told, advice in (
-        (pl.col("quality").is_null(), "have no quote yet", refresh),
-        (pl.col("quality") == Quality.STALE, "are stale: the link was down since their last quote", refresh),
+        (pl.col("quality").is_null(), "without a quote yet", refresh),
+        (pl.col("quality") == Quality.STALE, "stale: the link was down since the last quote", refresh),
         (
             pl.col("quality") == Quality.ERROR,
-            "were refused by the gateway",
+            "refused by the gateway",
             "their error_code says why (200 no such contract, 354 not subscribed): desk.positions.current()",
         ),
     ):
         if count := held.filter(condition).height:
-            seen.append(warn("book", f"{count} positions {told}", advice))
+            seen.append(warn("book", f"{counted(count, 'position')} {told}", advice))
     return seen

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from v6kit.cli.findings import Finding, Level, fail, ok, warn
+from v6kit.display import counted
 from v6kit.errors import SchemaMismatchError, StorageError, TableMissingError
 from v6kit.ledger import Horizon, TableSpec, newest_per_key, snapshot
 from v6kit.ledger.durability import is_torn
@@ -116,7 +117,7 @@ def _check_remains(uri: str, name: str) -> Finding:
     if remains:
         return fail(
             name,
-            f"{len(remains)} files, but no Delta log that could be read: they are not a table, or the log was lost",
+            f"{counted(len(remains), 'file')}, but no Delta log that could be read: no table, or the log was lost",
             "restore this folder from a backup, or move it away to begin anew",
         )
     return warn(name, "not there yet", "nothing to do: it is made when a desk opens this lake")
@@ -147,7 +148,8 @@ def _check_shape(store: Store, spec: TableSpec[Any]) -> list[Finding]:
     if lost := _lost_files(store, files):
         raise StorageError(f"{len(lost)} of {files.height} data files are missing, such as {lost[0]}")
     rows = int(files["num_records"].sum()) if "num_records" in files.columns else 0
-    holds = f"Delta version {store.version}, schema {spec.version}; {rows:,} rows in {files.height} files"
+    much = f"{counted(rows, 'row')} in {counted(files.height, 'file')}"
+    holds = f"Delta version {store.version}, schema {spec.version}; {much}"
     if (horizon := Horizon.of(store.properties)) is not None:
         holds += f"; history since {horizon.at:%Y-%m-%d %H:%M} UTC"
     return [ok(spec.name, holds), _check_upkeep(store, spec, snapshot.read(store, spec, {}))]
@@ -162,9 +164,10 @@ def _lost_files(store: Store, files: pl.DataFrame) -> list[str]:
 def _check_upkeep(store: Store, spec: TableSpec[Any], kept: snapshot.Snapshot | None) -> Finding:
     small = store.shape(TARGET_BYTES).small_files
     overdue = TURNS_MISSED * COMMITS_PER_TURN
-    facts = [f"{small} small files"]
+    facts = [counted(small, "small file")]
     if is_local(store.uri):
-        facts.append(f"{len(list(Path(store.uri, '_delta_log').glob('*.json')))} log entries")
+        entries = list(Path(store.uri, "_delta_log").glob("*.json"))
+        facts.append(counted(len(entries), "log entry", "log entries"))
     facts.append(f"snapshot at seq {kept.seq}" if kept else "no snapshot yet")
     text = f"upkeep: {', '.join(facts)}; due every {COMMITS_PER_TURN} versions"
     if small > overdue or (store.version > overdue and kept is None):

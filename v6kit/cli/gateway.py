@@ -12,6 +12,7 @@ from rich.text import Text
 
 from v6kit.cli import terminal
 from v6kit.clock import Clock, FastClock
+from v6kit.display import counted
 from v6kit.gateway import Scenario, SimulatedGateway
 
 LOOK_SECONDS = 0.5
@@ -50,7 +51,10 @@ async def _serve(gateway: SimulatedGateway, scenario: Scenario | None, console: 
         await gateway.played()
         reporting.cancel()
         await asyncio.wait({reporting})
-    terminal.say(console, f"{scenario.name} is over: {len(gateway.events)} events, peak {gateway.line_peak} lines")
+    terminal.say(
+        console,
+        f"{scenario.name} is over: {counted(len(gateway.events), 'event')}, peak {counted(gateway.line_peak, 'line')}",
+    )
 
 
 async def _report(gateway: SimulatedGateway, console: Console) -> None:
@@ -71,7 +75,7 @@ def _tell_clients(gateway: SimulatedGateway, known: set[int], console: Console) 
     for client_id in sorted(now - known):
         terminal.say(console, f"client {client_id} has connected")
     for client_id in sorted(known - now):
-        terminal.say(console, f"client {client_id} has gone; peak so far {gateway.line_peak} lines")
+        terminal.say(console, f"client {client_id} has gone; peak so far {counted(gateway.line_peak, 'line')}")
     return now
 
 
@@ -91,8 +95,8 @@ def _introduce(gateway: SimulatedGateway, scenario: Scenario | None, console: Co
         ),
     )
     facts = [
-        ("account", f"{account.account_id}, {len(account.positions)} positions"),
-        ("limits", f"{gateway.line_limit} market data lines; a model of IB's limits"),
+        ("account", f"{account.account_id}, {counted(len(account.positions), 'position')}"),
+        ("limits", f"{counted(gateway.line_limit, 'market data line')}; a model of IB's limits"),
         ("ib_async", f'await ib_async.IB().connectAsync("{gateway.host}", {gateway.port}, clientId=1)'),
         ("v6kit", f"v6kit worker LAKE --broker {gateway.address}"),
     ]
@@ -100,7 +104,10 @@ def _introduce(gateway: SimulatedGateway, scenario: Scenario | None, console: Co
         speed = gateway.market.clock.speed
         hurry = f", at {speed:g} times the speed" if speed > 1.0 else ""
         facts.append(
-            ("scenario", f"{scenario.name}, {len(scenario.events)} events; times are {scenario.zone}'s{hurry}")
+            (
+                "scenario",
+                f"{scenario.name}, {counted(len(scenario.events), 'event')}; times are {scenario.zone}'s{hurry}",
+            )
         )
     for name, fact in facts:
         terminal.say(console, f"  {name:<10}{fact}", whole=True)

@@ -11,6 +11,7 @@ from rich.text import Text
 from v6kit.cli import terminal
 from v6kit.desk import Desk
 from v6kit.desk import open as open_desk
+from v6kit.display import counted
 from v6kit.errors import V6KitError
 from v6kit.sync import CycleReport
 
@@ -79,7 +80,8 @@ def _introduce(desk: Desk, settings: Settings, console: Console) -> None:
     terminal.say(console, Text.assemble(f"Worker on {desk.lake}, ", kind, place))
     terminal.say(
         console,
-        f"{desk.lines.streams} streams, {desk.queue.stats().live} requests wait. Times are UTC; Ctrl-C stops it.",
+        f"{counted(desk.lines.streams, 'stream')}; waiting: {counted(desk.queue.stats().live, 'request')}. "
+        "Times are UTC; Ctrl-C stops it.",
     )
 
 

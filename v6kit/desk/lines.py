@@ -10,7 +10,7 @@ from typing import NamedTuple, Self
 import polars as pl
 
 from v6kit.broker import LineBudget, LineHolder
-from v6kit.display import Card, Shown, Table
+from v6kit.display import Card, Shown, Table, counted
 from v6kit.ledger import INSTANT
 from v6kit.sync import Candidate, Standing
 
@@ -95,7 +95,7 @@ class LineUse(Shown):
             now: Aware UTC.
         """
         holders, shortage = budget.holders(), budget.shortage
-        counted = ("stream", "snapshot") if budget.snapshots_use_lines else ("stream",)
+        kinds = ("stream", "snapshot") if budget.snapshots_use_lines else ("stream",)
         streaming = {each.conid for each in holders if each.kind == "stream"}
         known = {each.conid: each for each in (*standing.ranking, *(refused for refused, _ in standing.refused))}
         return cls(
@@ -103,7 +103,7 @@ class LineUse(Shown):
             capacity=budget.capacity,
             room=budget.stream_room,
             streams=len(streaming),
-            snapshots=sum(each.kind in counted for each in holders) - len(streaming),
+            snapshots=sum(each.kind in kinds for each in holders) - len(streaming),
             peak=budget.peak,
             left=shortage.left if shortage else None,
             learned_at=shortage.at if shortage else None,
@@ -142,15 +142,15 @@ class LineUse(Shown):
         if self.learned_at is None or self.next_probe_at is None:
             return ""
         return (
-            f"error 101 at {self.learned_at:%H:%M:%S} UTC left {self.left} lines; {self.capacity} may be used now, and "
-            f"one more is tried at {self.next_probe_at:%H:%M:%S} UTC"
+            f"error 101 at {self.learned_at:%H:%M:%S} UTC left {counted(self.left or 0, 'line')}; "
+            f"{self.capacity} may be used now, and one more is tried at {self.next_probe_at:%H:%M:%S} UTC"
         )
 
     def summary(self) -> str:
         """Return the counts in one line."""
         return (
-            f"{self.used} of {self.capacity} lines in use (limit {self.limit}): {self.streams} streams, "
-            f"{self.snapshots} snapshots, peak {self.peak}"
+            f"{self.used} of {counted(self.capacity, 'line')} in use (limit {self.limit}): "
+            f"{counted(self.streams, 'stream')}, {counted(self.snapshots, 'snapshot')}, peak {self.peak}"
         )
 
     def _card(self) -> Card:
@@ -160,7 +160,8 @@ class LineUse(Shown):
             Table(("line", "contract", "for", "why"), held, len(self.holdings) - len(held), numbers=["for"]),
             Table(("waiting", "rank", "why"), waits, len(self.waits) - len(waits), numbers=["rank"]),
         ]
-        waiting = f"{len(self.waits)} active contracts wait; room for {self.room} streams, chosen by {self.policy}"
+        who = f"{counted(len(self.waits), 'active contract')} wait{'s' * (len(self.waits) == 1)}"
+        waiting = f"{who}; room for {counted(self.room, 'stream')}, chosen by {self.policy}"
         notes = [self.learned] * bool(self.learned) + [waiting] * bool(self.waits)
         return Card(self.summary(), notes=notes, tables=[table for table in tables if table.rows])
 

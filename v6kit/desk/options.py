@@ -106,8 +106,17 @@ class DeltaSearch:
         self._low, self._high = 0, count - 1
 
     def probes(self) -> list[int]:
-        """Return which strikes to ask for next; none when the nearest one is among those that are known."""
-        return [at for at in spread(self._low, self._high, _PROBES) if at not in self._asked]
+        """Return which strikes to ask for next; none when the nearest one is among those that are known.
+
+        Where all of them have stayed without a delta, the strikes between them are next: else the nearest that is known
+        may lie far off. Where nothing at all has a delta, nobody is asked any further.
+        """
+        if self._asked and not self._known:
+            return []
+        if probes := [at for at in spread(self._low, self._high, _PROBES) if at not in self._asked]:
+            return probes
+        left = [at for at in range(self._low, self._high + 1) if at not in self._asked]
+        return [left[at] for at in spread(0, len(left) - 1, _PROBES)] if left else []
 
     def learn(self, deltas: Mapping[int, float | None]) -> None:
         """Take in what was asked for."""

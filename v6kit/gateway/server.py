@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Self, TypeVarTuple, Unpack
 
 from v6kit.contracts import check_int, check_text
-from v6kit.display import Card, Shown
+from v6kit.display import Card, Shown, counted
 from v6kit.errors import GatewayUnavailableError
 from v6kit.gateway.account import ACCOUNT_ID, Account, Position, generate_accounts
 from v6kit.gateway.limits import LineTable, SlidingWindow
@@ -140,7 +140,7 @@ class SimulatedGateway(Moods, Shown):
         many = f" in {len(self.accounts)} accounts" if len(self.accounts) > 1 else ""
         return {
             "where": f"listening on {self.address}" if self.is_running else "stopped",
-            "positions": f"{held} positions{many}",
+            "positions": f"{counted(held, 'position')}{many}",
             "lines": f"{self.lines_in_use}/{self.line_limit}",
             "clients": ", ".join(str(each) for each in self.client_ids) or "none",
         }

@@ -20,7 +20,7 @@ class Action:
         run: Does it, to the keys that it is given; on the panels' thread.
         applies: Returns the keys that it would be done to now; `None` if it is not about rows.
         ready: Whether it makes sense now, for an action that is not about rows.
-        question: Asked in place by an action that destroys, with `{count}`; empty if it does not.
+        question: Asked in place by an action that destroys, of how many rows it is done to; `None` if it does not.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Action:
     run: Callable[[Sequence[str]], Coroutine[Any, Any, object]]
     applies: Callable[[], Sequence[str]] | None = None
     ready: Callable[[], bool] = lambda: True
-    question: str = ""
+    question: Callable[[int], str] | None = None
 
     def keys(self) -> Sequence[str]:
         """Return the rows that it would be done to now."""
@@ -93,7 +93,7 @@ class Buttons:
         count = f" {len(keys):,}" if len(keys) > 1 else ""
         return {
             "name": action.name,
-            "label": action.question.format(count=f"{len(keys):,}") if armed else action.label + count,
+            "label": action.question(len(keys)) if armed and action.question else action.label + count,
             "hint": action.hint,
             "off": closed or busy or not action.may_run(),
             "busy": busy,

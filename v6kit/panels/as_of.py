@@ -47,7 +47,8 @@ def typed(text: str, now: datetime) -> datetime | None:
         return None
     try:
         if ":" in text and "-" not in text and "T" not in text:
-            return datetime.combine(now.astimezone(UTC).date(), time.fromisoformat(text), UTC)
+            at_time = time.fromisoformat(text)
+            return datetime.combine(now.astimezone(UTC).date(), at_time, at_time.tzinfo or UTC)
         at = datetime.fromisoformat(text)
     except ValueError as error:
         raise ValueError(

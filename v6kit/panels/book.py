@@ -83,5 +83,6 @@ class BookPanel(CountedPanel):
         )
 
     async def _refresh(self, keys: Sequence[str]) -> None:
-        rows = frames.book(self.desk).filter(pl.col("key").is_in(keys)).select("conid", "symbol", "account")
-        await self.desk.queue.insert_many(rows.with_columns(priority=pl.lit(ACTIVE_PRIORITY)))
+        rows = frames.book(self.desk).filter(pl.col("key").is_in(keys))
+        wanted = rows.select("conid", "account", symbol="contract", priority=pl.lit(ACTIVE_PRIORITY))
+        await self.desk.queue.insert_many(wanted)

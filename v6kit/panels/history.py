@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
-from v6kit.display import unknown, utc
+from v6kit.display import counted, unknown, utc
 from v6kit.errors import StorageError, V6KitError
 from v6kit.ledger.compare import ADDED, CHANGED, GONE
 from v6kit.panels import pastgrid, states, versionbars
@@ -17,6 +17,10 @@ from v6kit.panels.pastgrid import TONES, View
 from v6kit.panels.surface import HistorySurface
 
 _SIGNS = {ADDED: "+ added", CHANGED: "~ changed", GONE: "− gone"}
+
+
+def _whether_to_restore(count: int) -> str:
+    return f"Restore this version? {counted(count, 'row')} change{'s' * (count == 1)}. Click again"
 
 
 class HistoryPanel(PastPanel):
@@ -89,8 +93,9 @@ class HistoryPanel(PastPanel):
 
     def click(self, action: str) -> Self:
         """Press a button by its name, as on the screen; `restore` counts what would change, and asks once more."""
-        if action == "restore" and not self._is_closed:
-            self._count_restoring()
+        if action == "restore" and not self._is_closed and not self._count_restoring():
+            self._redraw()
+            return self
         return super().click(action)
 
     # --- what a panel says of itself ----------------------------------------------------------------------------
@@ -120,7 +125,7 @@ class HistoryPanel(PastPanel):
                 hint="Make the version that is looked at the newest; nothing is destroyed; asks once more",
                 run=self._restore,
                 applies=self._would_change,
-                question="Restore this version? {count} rows change. Click again",
+                question=_whether_to_restore,
             ),
         )
 
@@ -188,24 +193,39 @@ class HistoryPanel(PastPanel):
             return self._restoring[1]
         return (f"v{self._travel.new}",)
 
-    def _count_restoring(self) -> None:
-        """See what a restore would change, or why it is refused, before anybody is asked whether he wants it."""
+    def _count_restoring(self) -> bool:
+        """See what a restore would change, or why it is refused, before anybody is asked whether he wants it.
+
+        Returns:
+            Whether that was found out; what could not be read may be there at the next click.
+        """
         place = self._place()
         if place[1] >= place[2] or (self._restoring is not None and self._restoring[0] == place):
-            return
-        why = self.history.not_restored
-        changed = pastgrid.look(self.history, View(place[0], "diff", place[2], place[1]))
-        if why or changed.error is not None:
-            self._errors["restore"] = changed.error or StorageError(why)
+            return True
+        self._restoring = None
+        try:
+            why = self.history.not_restored
+        except StorageError as error:
+            self._errors["restore"] = error
+            return False
+        if why:
+            self._errors["restore"] = StorageError(why)
             self._restoring = place, ()
-            return
+            return True
+        changed = pastgrid.look(self.history, View(place[0], "diff", place[2], place[1]))
+        if changed.error is not None:
+            self._errors["restore"] = changed.error
+            return False
         self._errors.pop("restore", None)
         self._restoring = place, tuple(f"v{place[1]} {key}" for key in changed.frame[changed.key])
         if not self._restoring[1]:
             self._said = f"v{place[1]} holds what the table holds now; there is nothing to restore"
+        return True
 
-    async def _restore(self, _keys: Sequence[str]) -> int:
-        table, version = self._table, self._travel.new
+    async def _restore(self, keys: Sequence[str]) -> int:
+        (table, version, _), asked = self._restoring or (self._place(), ())
+        if asked != tuple(keys):  # where one looks may be another place since the second click
+            raise V6KitError("another version was asked about meanwhile, so none was restored; press Restore again")
         made = await self._histories[table].restore(version)
         self._learn(table, await asyncio.to_thread(pastgrid.known, self._histories[table]))
         self._travel.back_to_now()

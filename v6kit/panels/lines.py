@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from v6kit.display import counted
 from v6kit.ledger import LedgerTable
 from v6kit.panels import frames, parts
 from v6kit.panels.grid import Column
@@ -58,8 +59,8 @@ class LinesPanel(Panel):
             return [parts.note("streams, as registry and book tell; no table remembers the snapshots")]
         use = self.desk.lines
         text = (
-            f"{use.used} / {use.capacity} used · {use.streams} streams · {use.snapshots} snapshots · "
-            f"peak {use.peak} · {use.limit - use.capacity} left to others"
+            f"{use.used} / {use.capacity} used · {counted(use.streams, 'stream')} · "
+            f"{counted(use.snapshots, 'snapshot')} · peak {use.peak} · {use.limit - use.capacity} left to others"
         )
         segments = [("streams", float(use.streams), "good"), ("snapshots", float(use.snapshots), "busy")]
         return [parts.meter(text, use.capacity, segments)]

@@ -371,17 +371,21 @@ class PastPanel(Panel):
             self._as_of.at = self._travel.at
 
     def _ask(self) -> None:
-        if self._sight.view != self._view() and (self._loading is None or self._loading.done()) and not self._is_closed:
+        if self._sight.view == self._view():
+            with self._noted("look"):
+                pass  # what is wanted is there, whatever failed before
+        elif (self._loading is None or self._loading.done()) and not self._is_closed:
             self._loading = asyncio.create_task(self._load(), name=f"{stage.WORK} look")
 
     async def _load(self) -> None:
         """Look at what is wanted; of what was wanted meanwhile, only at the last."""
-        while (view := self._view()) != self._sight.view and not self._is_closed:
-            seen = await asyncio.to_thread(pastgrid.look, self._histories[view.table], view)
-            with self._lock:
-                if self._sight.view != self._view():  # else Python has looked meanwhile, at what is wanted now
-                    self._install(seen)
-            self._draw()
+        with self._noted("look"):
+            while (view := self._view()) != self._sight.view and not self._is_closed:
+                seen = await asyncio.to_thread(pastgrid.look, self._histories[view.table], view)
+                with self._lock:
+                    if self._sight.view != self._view():  # else Python has looked meanwhile, at what is wanted now
+                        self._install(seen)
+                self._draw()
 
     async def _settle(self) -> None:
         await super()._settle()

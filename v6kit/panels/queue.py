@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from v6kit.display import counted
 from v6kit.ledger import LedgerTable
 from v6kit.panels import formats, frames, parts
 from v6kit.panels.actions import Action
@@ -69,9 +70,8 @@ class QueuePanel(CountedPanel):
             late = stats.oldest_pending > _LONG
             shown.append(parts.note(f"oldest pending {waits}{' ⚠' if late else ''}", "warn" if late else ""))
         if stats.expired_leases:
-            shown.append(
-                parts.note(f"{stats.expired_leases:,} claims of workers that have gone, taken up next", "warn")
-            )
+            claims = counted(stats.expired_leases, "claim")
+            shown.append(parts.note(f"{claims} of workers that have gone, taken up next", "warn"))
         if stats.paused:
             shown.append(parts.note(f"paused: {stats.paused}", "warn"))
         return shown
@@ -100,7 +100,7 @@ class QueuePanel(CountedPanel):
                 hint="Cancel the selected requests; asks once more",
                 run=lambda keys: queue.cancel(list(keys)),
                 applies=self._selected_with(*_LIVE),
-                question="Cancel {count}? Click again",
+                question=lambda count: f"Cancel {count:,}? Click again",
             ),
         )
 

@@ -6,6 +6,7 @@ State only: it asks for nothing. What it needs from the gateway, its panel fetch
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -23,6 +24,7 @@ legs = [
 ]
 await desk.registry.add_strategy({name!r}, legs, {how})"""
 _ANY = "any"  # of the login's accounts
+_THOUSANDS = re.compile(r"-?\d{1,3}(,\d{3})+(\.\d+)?")  # any other comma may be somebody's decimal point
 
 
 @dataclass(slots=True)
@@ -113,12 +115,25 @@ class Form:
         """Return the series that a choice, or an expiry, stands for.
 
         Raises:
-            ValueError: It is not listed.
+            ValueError: It is not listed, or in several classes, which settle at different times.
         """
-        for each in self.series:
-            if label in (_series_name(each), each.expiry):
-                return each
-        raise unknown("expiry", label, map(_series_name, self.series))
+        named = [each for each in self.series if label == _series_name(each)]
+        found = named or [each for each in self.series if label == each.expiry]
+        if len(found) > 1:
+            raise ValueError(f"expiry {label} is listed in several classes: {', '.join(map(_series_name, found))}")
+        if not found:
+            raise unknown("expiry", label, map(_series_name, self.series))
+        return found[0]
+
+    def wanted_delta(self, value: str) -> float:
+        """Return the size of the delta that was typed.
+
+        Raises:
+            ValueError: It is no number, or there are no options yet to look for it among.
+        """
+        if not self.chain:
+            raise ValueError("choose an expiry first: the delta is looked for among its options")
+        return _number("delta", value)
 
     def put(self, strikes: dict[str, float]) -> None:
         """Choose strikes; wings follow at their width, until one of them was chosen itself."""
@@ -276,7 +291,8 @@ def _series_label(series: OptionSeries, today: date, symbol: str) -> str:
 
 
 def _number(name: str, value: str) -> float:
+    text = value.strip().replace("−", "-")
     try:
-        return check_float(name, float(str(value).replace("−", "-").replace(",", "")))
+        return check_float(name, float(text.replace(",", "") if _THOUSANDS.fullmatch(text) else text))
     except ValueError:
         raise ValueError(f"{name} must be a number, got {value!r}") from None

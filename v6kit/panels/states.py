@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from v6kit.display import utc
+from v6kit.display import counted, utc
 from v6kit.ledger.compare import ADDED, CHANGED, FOUND, GONE, UNKNOWN
 from v6kit.panels.pastgrid import TONES, Look, length, text_of
 from v6kit.panels.travel import Travel
@@ -24,7 +24,7 @@ def words(seen: Look, travel: Travel) -> str:
     view = seen.view
     match view.mode:
         case "as of":
-            return f"{_made(travel, view.new)} · {seen.frame.height:,} rows"
+            return f"{_made(travel, view.new)} · {counted(seen.frame.height, 'row')}"
         case "diff":
             signs = dict(seen.frame[seen.sign].value_counts().iter_rows()) if seen.sign else {}
             counts = " ".join(f"{mark}{signs.get(sign, 0):,}" for sign, mark in _MARKS.items())
@@ -35,7 +35,7 @@ def words(seen: Look, travel: Travel) -> str:
             name = " ".join(map(str, view.item))
             if "symbol" in seen.frame.columns and seen.frame.height:
                 name = f"{seen.frame['symbol'][-1]} · {name}"
-            return f"{name} · {seen.frame.height:,} states"
+            return f"{name} · {counted(seen.frame.height, 'state')}"
 
 
 def _time(travel: Travel, version: int) -> str:

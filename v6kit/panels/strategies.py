@@ -10,7 +10,7 @@ import polars as pl
 
 from v6kit.contracts import OptionSeries
 from v6kit.desk import Desk
-from v6kit.errors import LineLimitError, RegistryError, RequestFailedError
+from v6kit.errors import LineLimitError, RegistryError, RequestFailedError, V6KitError
 from v6kit.ledger import LedgerTable
 from v6kit.panels import formats, frames, parts
 from v6kit.panels.actions import Action
@@ -66,6 +66,7 @@ class StrategiesPanel(CountedPanel):
     def __init__(self, desk: Desk, *, place: str | None = None, as_of: AsOf | None = None) -> None:
         self._form: Form | None = None
         self._asking = 0  # of what was filled in, how much the gateway has not answered yet
+        self._asked_last: dict[str, object] = {}  # by field
         super().__init__(desk, place=place, as_of=as_of)
         self._grid.turn_keep("state", ACTIVE)
 
@@ -145,7 +146,9 @@ class StrategiesPanel(CountedPanel):
                 hint="Remove all legs of the selected strategies; asks once more",
                 run=self._remove,
                 applies=self._selected_active,
-                question="Remove {count} and end its streams? Click again",
+                question=lambda count: (
+                    f"Remove {count:,} and end {'its' if count == 1 else 'their'} streams? Click again"
+                ),
             ),
         )
 
@@ -196,16 +199,19 @@ class StrategiesPanel(CountedPanel):
             value: As text.
 
         Raises:
+            V6KitError: The panel is closed.
             ValueError: There is no such field, the value is none for it, or the form is closed.
         """
+        if self._is_closed:
+            raise V6KitError(f"this {self.name} panel is closed; make it again with desk.panel({self.name!r})")
         form = self._there()
-        asks: dict[str, Callable[[str], Any]] = {
-            "symbol": lambda text: self._list(text.strip().upper()),
-            "expiry": lambda text: self._load(form.find_series(text)),
-            "delta": self._look,
+        asks: dict[str, Callable[[str], Coroutine[Any, Any, Callable[[], None]]]] = {
+            "symbol": lambda text: self._list(form, text.strip().upper()),
+            "expiry": lambda text: self._load(form, form.find_series(text)),
+            "delta": lambda text: self._look(form, form.wanted_delta(text)),
         }
         if name in asks:
-            work = self._asked(asks[name](value))
+            work = self._asked(name, asks[name](value))
             with self._lock:
                 self._asking += 1
             asking = Action(name=name, label=name, hint="", run=lambda _keys: work)
@@ -221,39 +227,42 @@ class StrategiesPanel(CountedPanel):
             raise ValueError("the form is closed; panel.click('form') opens it")
         return self._form
 
-    async def _asked(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _asked(self, name: str, work: Coroutine[Any, Any, Callable[[], None]]) -> None:
+        """Put an answer into the form, unless the field was filled in again meanwhile: answers may overtake others."""
+        mine = self._asked_last[name] = object()
         try:
-            await work
+            take = await work
+            with self._lock:
+                if self._asked_last[name] is mine:
+                    take()
         finally:
             with self._lock:
                 self._asking -= 1
 
-    async def _list(self, symbol: str) -> None:
-        form, options = self._there(), self.desk.options
+    async def _list(self, form: Form, symbol: str) -> Callable[[], None]:
+        options = self.desk.options
         series = await options.series(symbol)
         try:
             price = await options.price(symbol)
         except (RequestFailedError, LineLimitError):
             price = None  # nothing but a hint where to begin
-        with self._lock:
-            form.list_series(symbol, series, price)
+        return lambda: form.list_series(symbol, series, price)
 
-    async def _load(self, series: OptionSeries) -> None:
-        form = self._there()
+    async def _load(self, form: Form, series: OptionSeries) -> Callable[[], None]:
         symbol = form.symbol
         chain = await self.desk.options.chain(symbol, series)
-        with self._lock:
-            if form.symbol == symbol:
-                form.take_chain(series, chain)
+        return lambda: form.take_chain(series, chain) if form.symbol == symbol else None
 
-    async def _look(self, text: str) -> None:
-        form, options = self._there(), self.desk.options
-        chain, wanted = form.chain, form.looked_for()
-        found = await asyncio.gather(*(options.at_delta(chain, right, float(text)) for _, right in wanted))
-        with self._lock:
+    async def _look(self, form: Form, delta: float) -> Callable[[], None]:
+        options, chain, wanted = self.desk.options, form.chain, form.looked_for()
+        found = await asyncio.gather(*(options.at_delta(chain, right, delta) for _, right in wanted))
+
+        def take() -> None:
             if form.chain is chain and form.looked_for() == wanted:
                 form.put({name: each.strike or 0.0 for (name, _), each in zip(wanted, found, strict=True)})
-                form.delta = float(text)
+                form.delta = delta
+
+        return take
 
     def _answers(self) -> dict[str, Callable[[Mapping[str, Any]], object]]:
         return super()._answers() | {

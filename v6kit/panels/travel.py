@@ -162,7 +162,11 @@ class Travel:
         readable = reach.readable_from
         cut = "none can be read" if readable is None else f"readable from v{readable}" if readable else ""
         if reach.unreadable:
-            cut += f", but {reach.unreadable}" if not readable else f" ({reach.unreadable} are not)"
+            cut += (
+                f", but {reach.unreadable}"
+                if not readable
+                else f" ({reach.unreadable:,} {'is' if reach.unreadable == 1 else 'are'} not)"
+            )
         return cut
 
     def bars(self) -> dict[str, Any]:

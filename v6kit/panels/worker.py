@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-from collections import deque
 from collections.abc import Hashable, Sequence
 from typing import Any
 
 import polars as pl
 
-from v6kit.desk import Desk
 from v6kit.ledger import LedgerTable
 from v6kit.panels import frames, parts
 from v6kit.panels.actions import Action
-from v6kit.panels.as_of import AsOf
 from v6kit.panels.grid import Column
 from v6kit.panels.panel import Panel
 from v6kit.panels.parts import Part
 from v6kit.sync import CycleReport
 
-_KEPT = 200  # cycles; a quarter of an hour
 _BARS = 20
-_REMEMBERED = "cycles that this panel has seen itself; what the queue remembers of all of them: desk.history"
+_REMEMBERED = "the last cycles of this desk; what the queue remembers of all of them: desk.history"
 _PHASES = ("claim", "fetch", "book", "settle")
 
 
@@ -50,25 +46,16 @@ class WorkerPanel(Panel):
         Column(name="why", title="why", wide=True),
     )
 
-    def __init__(self, desk: Desk, *, place: str | None = None, as_of: AsOf | None = None) -> None:
-        self._reports: deque[CycleReport] = deque(maxlen=_KEPT)
-        super().__init__(desk, place=place, as_of=as_of)
-
     @property
     def tables(self) -> Sequence[LedgerTable[Any, Any]]:
         """The queue that it serves."""
         return (self.desk.queue,)
 
-    def follow(self) -> None:
-        """Keep each report, also while nobody looks."""
-        report = self.desk.worker.last_report
-        if report is not None and (not self._reports or self._reports[-1] is not report):
-            self._reports.append(report)
-
     def revision(self) -> Hashable:
         """Return what may have changed."""
         worker = self.desk.worker
-        return worker.phase, worker.cycles, worker.in_flight, worker.is_running, len(self._reports)
+        last = worker.last_report
+        return worker.phase, worker.cycles, worker.in_flight, worker.is_running, None if last is None else last.cycle
 
     def source(self) -> str:
         """Return the cycle and how it runs."""
@@ -78,7 +65,6 @@ class WorkerPanel(Panel):
 
     def read(self) -> pl.DataFrame:
         """Return the last cycles, newest first."""
-        self.follow()
         return frames.cycles(self._known())
 
     def parts(self) -> list[Part]:
@@ -96,7 +82,7 @@ class WorkerPanel(Panel):
 
     def _known(self) -> list[CycleReport]:
         """Return the reports of the cycles that had begun by the instant that is shown."""
-        return [each for each in self._reports if self.as_of is None or each.started_at <= self.as_of]
+        return [each for each in self.desk.worker.reports if self.as_of is None or each.started_at <= self.as_of]
 
     def warning(self) -> str:
         """Return why the last cycle failed, or why nothing is claimed now."""

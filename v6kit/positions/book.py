@@ -12,7 +12,7 @@ from functools import partial
 import polars as pl
 
 from v6kit.contracts import AccountPosition, PositionUpdate, Quality, check_int, check_text
-from v6kit.display import Card
+from v6kit.display import Card, counted
 from v6kit.ledger import Decision, LedgerTable, Moment, Rows
 from v6kit.positions.card import book_card
 from v6kit.positions.merging import merge
@@ -164,7 +164,7 @@ class PositionBook(LedgerTable[BookRow, BookState]):
 
     def _summary(self) -> str:
         rows = self.rows()
-        return f"{len(rows)} positions, {sum(row.quality == Quality.OK for row in rows)} with a good quote"
+        return f"{counted(len(rows), 'position')}, {sum(row.quality == Quality.OK for row in rows)} with a good quote"
 
     def _open_card(self) -> Card:
         return book_card(self.uri, self.rows())

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from operator import attrgetter
 
 from v6kit.contracts import Quality
-from v6kit.display import Card, Table, number
+from v6kit.display import Card, Table, counted, number
 from v6kit.positions.rows import BookRow
 
 _TOLD = 20  # positions that a cell shows; the frame has all
@@ -48,7 +48,7 @@ def book_card(uri: str, rows: Sequence[BookRow]) -> Card:
         "PositionBook",
         facts={
             "table": uri,
-            "held": f"{len(rows):,} positions" + (f" in {', '.join(accounts)}" if accounts else ""),
+            "held": counted(len(rows), "position") + (f" in {', '.join(accounts)}" if accounts else ""),
         },
         notes=[note] if unknown else [],
         tables=[_totals(rows)] if rows else [],

@@ -22,7 +22,7 @@ def merge(known: BookRow | None, update: PositionUpdate) -> BookRow | None:
     if (known is None or known.position == 0) and not update.position:
         return None  # not held, and nobody says that it is
     before = _new_row(update) if known is None else known
-    if update.request_id is not None and (before.request_id, before.attempt) == (update.request_id, update.attempt):
+    if _is_written(before, update):
         return None
     row = before
     if update.position is not None:
@@ -40,6 +40,16 @@ def merge(known: BookRow | None, update: PositionUpdate) -> BookRow | None:
     if before.change == "OPEN" and before.seq == 0 and row.position:
         row = row._replace(change="OPEN")  # opened by this very commit, whatever else it tells
     return _valued(row)
+
+
+def _is_written(row: BookRow, update: PositionUpdate) -> bool:
+    """Tell whether a row has this attempt of its request already.
+
+    A redriven request counts its attempts from 1 again: a quote that was asked for later is of another such attempt.
+    """
+    if update.request_id is None or (row.request_id, row.attempt) != (update.request_id, update.attempt):
+        return False
+    return update.quote is None or (row.requested_at is not None and row.requested_at >= update.quote.requested_at)
 
 
 def _new_row(update: PositionUpdate) -> BookRow:

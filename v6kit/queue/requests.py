@@ -21,7 +21,7 @@ from typing import NamedTuple, Self
 import polars as pl
 
 from v6kit.contracts import check_text
-from v6kit.display import Card, Printer, Shown, Table, span, utc
+from v6kit.display import Card, Printer, Shown, Table, counted, span, utc
 from v6kit.ledger import INSTANT, NO_INSTANT, STAMP, TableSpec
 
 
@@ -300,7 +300,8 @@ def stats_card(title: str, facts: Mapping[str, str], stats: QueueStats) -> Card:
     """Return a card of a queue in numbers, below what else is known of it."""
     warnings = [f"paused: {stats.paused}"] if stats.paused else []
     if stats.expired_leases:
-        warnings.append(f"{stats.expired_leases:,} expired leases; the next claim takes them")
+        them = "it" if stats.expired_leases == 1 else "them"
+        warnings.append(f"{counted(stats.expired_leases, 'expired lease')}; the next claim takes {them}")
     counts = [f"{count:,}" for count in stats.by_status.values()]
     live = [[str(priority), f"{count:,}"] for priority, count in [*stats.by_priority.items()][:_TOLD]]
     by_priority = Table(("priority", "live"), live, len(stats.by_priority) - len(live), ("priority", "live"))

@@ -19,7 +19,7 @@ import polars as pl
 
 from v6kit.clock import Clock
 from v6kit.contracts import ActiveContract, check_expiry, check_float, check_int, check_text
-from v6kit.display import Card, among
+from v6kit.display import Card, among, counted
 from v6kit.errors import StorageError, StrategyNotFoundError
 from v6kit.ledger import Durable, LedgerTable, Rows
 from v6kit.registry import decisions
@@ -334,7 +334,7 @@ class StrategyRegistry(LedgerTable[RegistryRow, RegistryState]):
     def _summary(self) -> str:
         rows = self._active_rows()
         strategies = len({(row.strategy_id, row.account) for row in rows})
-        return f"{strategies} active {'strategy' if strategies == 1 else 'strategies'}, {len(rows)} legs"
+        return f"{counted(strategies, 'active strategy', 'active strategies')}, {counted(len(rows), 'leg')}"
 
     def _open_card(self) -> Card:
         return registry_card(self.uri, self.summary(), self._active_rows())

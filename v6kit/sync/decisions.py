@@ -19,8 +19,8 @@ from v6kit.queue import ACTIVE_PRIORITY, MONITORING_PRIORITY, Outcome, QueuedPos
 from v6kit.sync import freshness
 from v6kit.sync.freshness import Targets
 
-# IB answers the same to every further attempt of this session: unknown or expired contract, and the codes for market
-# data that is not subscribed. Source: the TWS API's message codes 200, 354, 10089, 10168.
+# IB answers the same to every further attempt, until somebody does something about it: unknown or expired contract, and
+# the codes for market data that is not subscribed. Source: the TWS API's message codes 200, 354, 10089, 10168.
 PARKING_CODES = frozenset({200, 354, 10089, 10168})
 
 # What these say is true of the login and the pace, not of the request that met it: too many messages, no line left,
@@ -51,9 +51,16 @@ class Due(NamedTuple):
     due_at: datetime
 
 
-def of_login(rows: Iterable[BookRow], accounts: Collection[str]) -> list[BookRow]:
-    """Return the rows of a login's accounts, or all while these are unknown; others are for their own desk."""
-    return [row for row in rows if not accounts or row.account in accounts]
+def of_login(rows: Iterable[BookRow], accounts: Collection[str], lost: Collection[str]) -> list[BookRow]:
+    """Return the rows of a login's accounts, or all while these are unknown; others are for their own desk.
+
+    Args:
+        rows: The positions that are held.
+        accounts: Those of the login; none before it has told them, or when it has `lost` all that it had.
+        lost: The accounts that the login had and has no longer.
+    """
+    is_known = bool(accounts or lost)
+    return [row for row in rows if not is_known or row.account in accounts]
 
 
 def to_queue(
@@ -175,9 +182,18 @@ def fetched(item: QueuedPosition, row: BookRow, quote: Quote, *, hold: str | Non
     return Fetched(item, update, Outcome.success(item))
 
 
+def is_redriven(item: QueuedPosition) -> bool:
+    """Tell whether a claimed request was redriven, and this is the first attempt since: then the gateway is asked.
+
+    Whoever redrives has done something about a refusal, such as subscribing. A request is available from the instant at
+    which it was made; later only if it was redriven, put off by whoever made it, or retried, which is no first attempt.
+    """
+    return item.attempt == 1 and item.available_at > item.created_at
+
+
 def not_asked(item: QueuedPosition, why: str) -> Fetched:
     """Return what it means that the gateway refused this contract for the session before."""
-    return Fetched(item, None, Outcome.failed(item, f"not asked for again in this session: {why}"))
+    return Fetched(item, None, Outcome.failed(item, f"not asked for again in this session, unless redriven: {why}"))
 
 
 def broken(item: QueuedPosition, error: Exception) -> Fetched:
@@ -189,6 +205,23 @@ def not_held(item: QueuedPosition) -> Fetched:
     """Return what it means that the account does not hold what was to be refreshed."""
     whose = f"account {item.account}" if item.account else "any account"
     return Fetched(item, None, Outcome.cancelled(item, f"conid {item.conid} is not held in {whose}"))
+
+
+def of_lost_account(item: QueuedPosition, account: str) -> Fetched:
+    """Return what it means that the login has lost the account: nobody can vouch for its positions."""
+    message = f"{account} is no account of this login any more; its positions stay as they were last seen"
+    return Fetched(item, None, Outcome.cancelled(item, message))
+
+
+def unless_lost(fetched: Fetched, lost: Collection[str]) -> Fetched:
+    """Return what came of a request, as long as the login has its account.
+
+    Args:
+        fetched: What came of it.
+        lost: The accounts that the login had and has no longer.
+    """
+    account = fetched.item.account if fetched.update is None else fetched.update.account
+    return fetched if fetched.outcome is None or account not in lost else of_lost_account(fetched.item, account)
 
 
 def failed(item: QueuedPosition, row: BookRow, error: BrokerError) -> Fetched:

@@ -62,7 +62,7 @@ class Feed:
 
     def _news(self, lead: float) -> list[Wanted]:
         due = decisions.to_queue(
-            decisions.of_login(self.book.rows(), self.broker.accounts),
+            decisions.of_login(self.book.rows(), self.broker.accounts, self.broker.lost_accounts),
             now=self.queue.clock.now(),
             targets=self.targets,
             is_active=self.registry.is_active,
@@ -93,6 +93,7 @@ class Feed:
             streams=broker.streaming,
             is_live=broker.state is ConnectionState.LIVE,
             parked=dict(self.parked),
+            lost=broker.lost_accounts,
             capacity=capacity,
             held_back=broker.hold or "",
         )

@@ -18,7 +18,7 @@ from typing import Any
 import polars as pl
 
 from v6kit.contracts import Quality, Source, check_float
-from v6kit.display import Card, Shown, Table, utc
+from v6kit.display import Card, Shown, Table, counted, utc
 from v6kit.ledger import INSTANT
 from v6kit.positions import BookRow
 
@@ -146,7 +146,7 @@ class Freshness(Shown):
             return f"nothing is refreshed by snapshot now: {self.held_back}"
         has, lines = self.capacity.per_second, self.capacity.lines
         hold = f"held {self.capacity.hold:.1f} s each" if self.capacity.hold else "hold not measured yet"
-        means = f"{has:.1f} ({lines} line{'s' * (lines != 1)}, {hold}; pace {self.capacity.pace:g})"
+        means = f"{has:.1f} ({counted(lines, 'line')}, {hold}; pace {self.capacity.pace:g})"
         if self.is_feasible:
             return f"the targets need {self.needed:.1f} refreshes per second, there are {means}"
         return (
@@ -155,7 +155,7 @@ class Freshness(Shown):
         )
 
     def _card(self) -> Card:
-        title = f"Freshness of {self.positions.height} positions at {utc(self.at)}"
+        title = f"Freshness of {counted(self.positions.height, 'position')} at {utc(self.at)}"
         is_wrong = bool(self.held_back) or not self.is_feasible
         late = self.positions.filter(pl.col("overdue_seconds") > 0)
         rows = [
@@ -198,6 +198,7 @@ def look(
     streams: Collection[int],
     is_live: bool,
     parked: Mapping[int, str],
+    lost: Collection[str] = (),
     capacity: Capacity,
     held_back: str = "",
 ) -> Freshness:
@@ -211,20 +212,23 @@ def look(
         streams: Conids with a stream.
         is_live: Whether the link is up, without which no stream is healthy.
         parked: Contracts that the gateway refused for this session, conid → reason: nothing is asked of it for them.
+        lost: Accounts that the login had and has no longer: nothing is asked for them either.
         capacity: What lines and pace allow.
         held_back: Why nothing is refreshed now, or an empty string.
     """
-    told = []
+    told, asked = [], []
     for row in rows:
         streamed, active = row.conid in streams, is_active(row.conid)
         kind = Kind.STREAMED if streamed else Kind.ACTIVE if active else Kind.OTHER
         is_current = streamed and is_live and row.source == Source.STREAM and is_trusted(row)
         target = targets.of(is_active=active or streamed)
-        told.append(_told(row, kind, target, now, is_current=is_current, parked=parked.get(row.conid, "")))
+        left_alone = _left_alone(row, parked, lost)
+        told.append(_told(row, kind, target, now, is_current=is_current, why=left_alone or _why(row, kind)))
+        if not left_alone:
+            asked.append(kind)
     positions = pl.DataFrame(told, schema=_POSITIONS, orient="row").sort(
         "overdue_seconds", "account", "conid", descending=[True, False, False]
     )
-    asked = [row[3] for row in told if row[1] not in parked]
     demand = {kind: asked.count(kind) for kind in (Kind.ACTIVE, Kind.OTHER)}
     kinds = _kinds(positions, targets, demand, 0.0 if held_back else capacity.per_second)
     needed = demand[Kind.ACTIVE] / targets.active + demand[Kind.OTHER] / targets.other
@@ -232,20 +236,25 @@ def look(
 
 
 def _told(
-    row: BookRow, kind: Kind, target: timedelta, now: datetime, *, is_current: bool, parked: str
+    row: BookRow, kind: Kind, target: timedelta, now: datetime, *, is_current: bool, why: str | None
 ) -> tuple[Any, ...]:
     quoted = row.source in (Source.SNAPSHOT, Source.STREAM) and row.received_at is not None
     age = 0.0 if is_current else (now - row.received_at).total_seconds() if quoted and row.received_at else None
     overdue = -target.total_seconds() if is_current else (now - expires_at(row, target)).total_seconds()
     identity = row.account, row.conid, row.label(), kind.value
     state = row.source, row.quality, target.total_seconds(), overdue, row.received_at
-    return (*identity, age, *state, _why(row, kind, parked))
+    return (*identity, age, *state, why)
 
 
-def _why(row: BookRow, kind: Kind, parked: str) -> str | None:
+def _left_alone(row: BookRow, parked: Mapping[int, str], lost: Collection[str]) -> str | None:
+    """Return why nothing is asked for a row, in words, or `None` if it is refreshed."""
+    if row.account in lost:
+        return "nobody refreshes it: no account of this login any more"
+    return f"not asked for again in this session: {parked[row.conid]}" if row.conid in parked else None
+
+
+def _why(row: BookRow, kind: Kind) -> str | None:
     """Return what is wrong with a row, in words."""
-    if parked:
-        return f"not asked for again in this session: {parked}"
     if row.quality == Quality.ERROR:
         return f"the gateway refused it with code {row.error_code}" if row.error_code else "the gateway refused it"
     if row.quality == Quality.STALE:

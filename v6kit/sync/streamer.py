@@ -19,6 +19,7 @@ import polars as pl
 
 from v6kit.broker import Broker, ConnectionState
 from v6kit.contracts import AccountPosition, ActiveContract, check_float
+from v6kit.display import counted
 from v6kit.engine import at_home
 from v6kit.errors import InvalidTransitionError, V6KitError
 from v6kit.positions import BookRow, PositionBook
@@ -238,9 +239,9 @@ class PositionStreamer:
         if not found.is_empty() and not found.equals(self._last_look):
             _log.log(
                 logging.WARNING if reconcile.is_alarming(found) else logging.INFO,
-                "reconciliation after the reconnect has %d findings (%s); nothing was changed, see them with "
+                "reconciliation after the reconnect has %s (%s); nothing was changed, see them with "
                 "await desk.reconcile()",
-                found.height,
+                counted(found.height, "finding"),
                 reconcile.counted(found),
             )
         self._last_look = found
@@ -248,7 +249,7 @@ class PositionStreamer:
     # --- routing ------------------------------------------------------------------------------------------------
 
     def _rows(self) -> list[BookRow]:
-        return decisions.of_login(self.book.rows(), self.broker.accounts)
+        return decisions.of_login(self.book.rows(), self.broker.accounts, self.broker.lost_accounts)
 
     async def _leave(self, accounts: Collection[str]) -> None:
         """Mark what is known of accounts that the login has lost: not flat, but not to be trusted either."""

@@ -31,6 +31,7 @@ from v6kit.sync.writer import BookWriter
 
 LEASE = timedelta(seconds=60)
 _CYCLES_PER_LEASE = 3
+_REPORTS_KEPT = 200  # a quarter of an hour
 _SHORTEST_SHARE = 0.2  # of the interval: a cycle that ends sooner than that has run out of work
 _log = logging.getLogger("v6kit.sync")
 _T = TypeVar("_T")
@@ -45,13 +46,15 @@ class QueueWorker:
         book: Where they are written.
         interval: Seconds that a cycle may take, and between the starts of two when little is due.
         batch_size: How many requests it claims at once, and at most has waiting for a line.
-        parked: Contracts not to ask for in this session, conid → reason; shared with the streamer.
+        parked: Contracts not to ask for in this session, conid → reason; shared with the streamer. A request that is
+            redriven is asked for nevertheless, and if there is an answer, so are all others of its contract.
         feed: Queues what is due before each claim; `None`: somebody else does.
         writer: Writes the book; shared with the streamer, so that one commit serves both. Default one of its own.
 
     Attributes:
         home: The event loop that it belongs to: the one on which it was made or first used.
         phase: What it does now: `idle`, `claim`, `fetch`, `book` or `settle`.
+        reports: Of the last 200 cycles, oldest first; may be read from anywhere.
         last_error: Why the last cycle that ran by itself failed, or `None`.
     """
 
@@ -76,7 +79,7 @@ class QueueWorker:
         self.home = _running_loop()
         self.cycles = 0
         self.phase = "idle"
-        self.last_report: CycleReport | None = None
+        self.reports: tuple[CycleReport, ...] = ()
         self.last_error: Exception | None = None
         self._lease = max(LEASE * queue.clock.speed, timedelta(seconds=_CYCLES_PER_LEASE * self.interval))
         self._asker = Asker(broker, queue.clock)
@@ -101,6 +104,11 @@ class QueueWorker:
     def in_flight(self) -> int:
         """Requests that are under way."""
         return len(self._flights)
+
+    @property
+    def last_report(self) -> CycleReport | None:
+        """What the last cycle did; `None` before the first."""
+        return self.reports[-1] if self.reports else None
 
     @property
     def hold(self) -> float | None:
@@ -211,7 +219,7 @@ class QueueWorker:
         makes_progress = not done or any(each.outcome is not None for each in done)
         self._goes_on = more and makes_progress and asyncio.get_running_loop().time() < deadline
         stale = lost + await self._finish(done)
-        self.last_report = made = report(
+        made = report(
             done,
             stale,
             cycle=self.cycles,
@@ -222,6 +230,7 @@ class QueueWorker:
             versions=(version, self.queue.ledger.version),
             held_back=held_back,
         )
+        self.reports = (*self.reports, made)[-_REPORTS_KEPT:]
         _log.debug("%r", made)
         return made
 
@@ -236,7 +245,9 @@ class QueueWorker:
         if self.feed is not None:
             await self.feed.fill(self.interval + (self.hold or 0.0))
         batch = await self.queue.get_batch(room, lease=self._lease) if room > 0 else []
-        rows = {(row.account, row.conid): row for row in self.book.rows()} if batch else {}
+        lost = self.broker.lost_accounts  # theirs come last: a request for any account goes to another's if it can
+        held = sorted(self.book.rows(), key=lambda row: row.account in lost) if batch else []
+        rows = {(row.account, row.conid): row for row in held}
         for item in batch:
             if (outlived := self._flights.get(item.request_id)) is not None:
                 outlived.cancel()  # it was ours, its lease had ended, and now it is ours again
@@ -252,7 +263,9 @@ class QueueWorker:
     async def _refresh(self, item: QueuedPosition, row: BookRow | None) -> Fetched:
         if row is None:
             return decisions.not_held(item)
-        if why := self.parked.get(item.conid):
+        if row.account in self.broker.lost_accounts:
+            return decisions.of_lost_account(item, row.account)
+        if (why := self.parked.get(item.conid)) and not decisions.is_redriven(item):
             return decisions.not_asked(item, why)
         try:
             quote = await self._asker.quote(row.instrument())
@@ -300,7 +313,9 @@ class QueueWorker:
         return lost
 
     def _ended(self) -> list[Fetched]:
-        return [_result(self._items[request_id], task) for request_id, task in self._flights.items() if task.done()]
+        """Return what has come of what is under way; nothing for the book from an account that was lost meanwhile."""
+        ended = [_result(self._items[request_id], task) for request_id, task in self._flights.items() if task.done()]
+        return [decisions.unless_lost(each, self.broker.lost_accounts) for each in ended]
 
     async def _finish(self, done: Sequence[Fetched]) -> list[str]:
         """Write what came of requests into book and queue, and forget them; return stale claims, by id."""
@@ -319,6 +334,9 @@ class QueueWorker:
             if each.parked:
                 _log.warning("%s is not asked for again in this session: %s", each.item.symbol, each.parked)
                 self.parked[each.item.conid] = each.parked
+            elif each.item.conid in self.parked and each.update is not None and each.update.quote is not None:
+                del self.parked[each.item.conid]
+                _log.info("%s is answered again, and asked for like any other", each.item.symbol)
         return settled.stale + lost
 
     # --- stopping -----------------------------------------------------------------------------------------------

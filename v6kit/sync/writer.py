@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from v6kit.broker import Broker
 from v6kit.contracts import PositionUpdate
-from v6kit.positions import PositionBook
+from v6kit.positions import BookRow, PositionBook
 from v6kit.queue import ACTIVE_PRIORITY, PositionQueue
 from v6kit.sync import decisions
 from v6kit.sync.inflow import Inflow
@@ -60,8 +60,7 @@ class BookWriter:
         async with self._one_commit:
             taken = self.inflow.take(quotes=quotes)
             try:
-                rows = decisions.of_login(self._book.rows(), self._broker.accounts)
-                news = [*taken.updates(rows, self._broker.latest), *updates]
+                news = [*taken.updates(self._rows(), self._broker.latest), *updates]
                 written = await self._book.record(news)
                 await self._queue_changed(taken)
             except BaseException:
@@ -87,6 +86,9 @@ class BookWriter:
             owed, self._paid_version = owed - 1 + version - self._paid_version, version
         self._paid_version += await self.write()
 
+    def _rows(self) -> list[BookRow]:
+        return decisions.of_login(self._book.rows(), self._broker.accounts, self._broker.lost_accounts)
+
     async def _queue_changed(self, taken: Inflow) -> None:
         """Have what a trade has changed refreshed before the others, unless a stream tells it anyway."""
         changed = taken.changed()
@@ -95,7 +97,7 @@ class BookWriter:
         await self._queue.insert_many(
             [
                 decisions.wanted(row, ACTIVE_PRIORITY)
-                for row in decisions.of_login(self._book.rows(), self._broker.accounts)
+                for row in self._rows()
                 if (row.account, row.conid) in changed
                 and row.conid not in self._broker.streaming
                 and row.conid not in self._parked
