@@ -94,7 +94,6 @@ async def _looked_at(desk: Desk, panel: Panel) -> dict[str, float]:
             panel._grid.turn_sort("contract")
             panel._state()
         with _timed(taken["idle"]):
-            panel.follow()
             panel.revision()
     return {name: statistics.median(values) for name, values in taken.items()}
 

@@ -142,7 +142,7 @@ async def test_a_panel_that_nobody_sees_sends_nothing(desk: Desk):
     panel._repr_mimebundle_()
     sent = Sent(panel)
     looks = []
-    vars(panel)["follow"] = lambda: looks.append(1)  # runs at each pulse, seen or not
+    vars(panel._stage)["rest"] = lambda: looks.append(1) or 0.0  # asked at each pulse, seen or not
     await desk.run_cycle()
     await eventually(lambda: len(looks) > 4)
     assert sent.regions == []
@@ -229,7 +229,7 @@ async def test_a_storage_that_fails_shows_until_it_works_again(desk: Desk):
     await asyncio.to_thread(table.rename, away)
     await eventually(lambda: panel.last_error is not None)
     looks = []
-    vars(panel)["follow"] = lambda: looks.append(1)
+    vars(panel._stage)["rest"] = lambda: looks.append(1) or 0.0
     await eventually(lambda: len(looks) > 6)
     assert panel.last_error is not None
     await asyncio.to_thread(away.rename, table)
@@ -279,7 +279,7 @@ async def test_a_paused_panel_rests_until_it_is_live_again(desk: Desk):
     await desk.run_cycle()
     sent = Sent(panel)
     looks = []
-    vars(panel)["follow"] = lambda: looks.append(1)
+    vars(panel._stage)["rest"] = lambda: looks.append(1) or 0.0
     await eventually(lambda: len(looks) > 4)
     assert sent.regions == []
     panel.is_live = True

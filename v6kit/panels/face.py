@@ -97,9 +97,6 @@ class Face(Settings):
         """Return what is wrong outside of the panel, in one line, or an empty string."""
         return ""
 
-    def follow(self) -> None:
-        """Note what would be gone when somebody looks again; called often, so it must cost nothing."""
-
     # --- for the user -------------------------------------------------------------------------------------------
 
     @property

@@ -135,8 +135,6 @@ class Panel(Face):
 
     async def _live(self) -> None:
         while True:
-            with self._noted("following"):
-                self.follow()
             if self.audience.is_there and (self.is_live or self.as_of is not None):
                 await self._beat()
             if not self._is_open():  # the desk has closed, and does not open again

@@ -159,12 +159,19 @@ class Stage:
     async def _breathe(self) -> None:
         while True:
             await asyncio.sleep(_BREATH)
-            if self._kernel is not None and not self._kernel.is_closed():
-                breath = concurrent.futures.Future[None]()
-                self._kernel.call_soon_threadsafe(breath.set_result, None)
-                await asyncio.wrap_future(breath)  # as long as a cell computes, if one does
+            if self._kernel is not None:
+                await _turned(self._kernel)  # as long as a cell computes, if one does
             for panel in list(self._panels.values()):
                 panel.audience.breathe()
+
+
+async def _turned(loop: asyncio.AbstractEventLoop) -> None:
+    """Wait for a turn of a loop of another thread, or for its end."""
+    turn = concurrent.futures.Future[None]()
+    with suppress(RuntimeError):  # it is closed
+        loop.call_soon_threadsafe(turn.set_result, None)
+    while not turn.done() and not loop.is_closed():
+        await asyncio.wait({asyncio.wrap_future(turn)}, timeout=_BREATH)
 
 
 def _processor_time() -> float:

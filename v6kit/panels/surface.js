@@ -112,8 +112,13 @@ function render({ model, el }) {
   }
 
   async function copyCode() {
-    await navigator.clipboard.writeText(model.get("head").code);
-    write(copy, "copied");
+    let said = "copied";
+    try {
+      await navigator.clipboard.writeText(model.get("head").code);
+    } catch {
+      said = "not copied: see panel.code"; // no browser lets a page copy that came over plain http from elsewhere
+    }
+    write(copy, said);
     setTimeout(() => write(copy, "copy as code"), 1200);
   }
 
