@@ -11,7 +11,8 @@ from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
-_DEADLINE = 10
+from tests.patience import DEADLINE
+
 Complete = Callable[..., list[str]]
 
 
@@ -21,7 +22,7 @@ def no_thread_of_panels_is_left() -> Iterator[None]:
     yield
     for thread in threading.enumerate():
         if thread.name.startswith("v6kit-panels"):
-            thread.join(_DEADLINE)
+            thread.join(DEADLINE)
             assert not thread.is_alive(), f"{thread.name} was left behind: a panel was not closed"
 
 

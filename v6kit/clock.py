@@ -6,8 +6,11 @@ Nothing in v6kit asks the system for the time by itself, so tests and notebooks 
 from __future__ import annotations
 
 import math
+import threading
 import time
 from datetime import UTC, datetime, timedelta
+
+_LONGEST_PAUSE = 1.0  # seconds
 
 
 class Clock:
@@ -83,6 +86,9 @@ class FastClock(Clock):
 
     What waits by it must wait on a loop of the same speed; `v6kit.open(clock=...)` sees to that.
 
+    While a machine stalls or a laptop sleeps, hours of a fast day would pass in which nobody could do anything. So of a
+    pause in which nobody asks for the time, one second of the system's counts; a gateway asks several times a second.
+
     Args:
         speed: Seconds that pass here while one passes outside, 1 or more.
         start: The first instant, aware; default now.
@@ -96,7 +102,9 @@ class FastClock(Clock):
             raise ValueError(f"start must be an aware datetime, got the naive {start!r}; add tzinfo=UTC")
         self.speed = float(speed)
         self._start = start.astimezone(UTC)
-        self._began = time.monotonic()
+        self._outside = Clock()
+        self._asking = threading.Lock()
+        self._asked_at, self._passed = self._outside.monotonic(), 0.0
 
     def now(self) -> datetime:
         """Return the instant that this clock has come to."""
@@ -104,4 +112,8 @@ class FastClock(Clock):
 
     def monotonic(self) -> float:
         """Return the seconds that have passed on this clock since it was made."""
-        return (time.monotonic() - self._began) * self.speed
+        with self._asking:
+            now = self._outside.monotonic()
+            self._passed += min(now - self._asked_at, _LONGEST_PAUSE)
+            self._asked_at = now
+            return self._passed * self.speed

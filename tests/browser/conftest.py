@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from lab import Lab, Notebook
-from playwright.async_api import Browser, Error, Page, Request, async_playwright
+from lab import PATIENCE, Lab, Notebook
+from playwright.async_api import Browser, Error, Page, Request, async_playwright, expect
 
 CHROMIUM = os.environ.get("V6KIT_CHROMIUM") or shutil.which("chromium")
 OFFLINE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
@@ -34,9 +34,10 @@ async def browser() -> AsyncIterator[Browser]:
     if CHROMIUM is None:
         missing = "no browser: apt-get install chromium fonts-dejavu (or name one in V6KIT_CHROMIUM)"
         (pytest.fail if "CI" in os.environ else pytest.skip)(missing)
+    expect.set_options(timeout=PATIENCE)
     async with async_playwright() as driver:
         arguments = ["--no-sandbox", "--disable-dev-shm-usage", OFFLINE]
-        started = await driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        started = await driver.chromium.launch(executable_path=CHROMIUM, args=arguments, timeout=PATIENCE)
         yield started
         await started.close()
 
@@ -46,6 +47,7 @@ async def only_page(browser: Browser) -> AsyncIterator[Page]:
     """One page for all tests, because JupyterLab takes long to load: a user does not load it anew either."""
     sharpness = 2 if "V6KIT_PICTURES" in os.environ else 1
     context = await browser.new_context(viewport={"width": 1100, "height": 800}, device_scale_factor=sharpness)
+    context.set_default_timeout(PATIENCE)
     yield await context.new_page()
     await context.close()
 

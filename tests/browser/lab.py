@@ -7,12 +7,30 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import nbformat
 from playwright.async_api import Locator, Page
+from tests.patience import DEADLINE
 
-PATIENCE = 60_000  # ms; only ever waited out when something is broken
+PATIENCE = 2_000 * DEADLINE  # ms, twice as long as elsewhere: a page goes through browser, server and kernel
+# On one day of the market, whenever it is run; however slow that is, no cycle is cut short, and nothing is due again.
+DESK = """\
+import datetime, tempfile, polars as pl, v6kit, v6kit.clock
+lake = tempfile.mkdtemp()
+clock = v6kit.clock.FastClock(1, datetime.datetime(2026, 11, 23, 14, 30, tzinfo=datetime.UTC))
+gateway = v6kit.SimulatedGateway(positions=60, snapshot_hold=0.1, clock=clock)
+calm = {"connect_timeout": 60, "interval": 60, "targets": v6kit.Targets(active=3600, other=3600)}
+desk = await v6kit.open(lake, broker="simulated", gateway=gateway, clock=clock, batch_size=20, **calm)
+"""
+CONDOR = """\
+legs = desk.positions.current().filter(
+    pl.col("symbol") == "SPY", pl.col("expiry") == "20261218", pl.col("strike").is_in([580.0, 585.0, 605.0, 610.0])
+).select("conid", "symbol", "right", "strike", "expiry", quantity="position")
+await desk.registry.add_strategy(1, legs, kind="IRON_CONDOR")
+await desk.sync()
+"""
 _RUN = """async number => {
   const notebook = jupyterapp.shell.currentWidget;
   notebook.content.activeCellIndex = number;
@@ -23,8 +41,9 @@ _START = """number => {
   jupyterapp.commands.execute('notebook:run-cell');
 }"""
 _TEXT = """number => {
-  const area = jupyterapp.shell.currentWidget.content.widgets[number].outputArea.node;
-  return [...area.querySelectorAll('.jp-OutputArea-output')].map(output => output.innerText.trim()).join('\\n');
+  const { outputs } = jupyterapp.shell.currentWidget.content.widgets[number].model;
+  const told = each => each.text ?? each.data?.['text/plain'] ?? (each.traceback ?? []).join('\\n');
+  return outputs.toJSON().map(each => [told(each)].flat().join('').trim()).join('\\n');
 }"""
 _HAS_FAILED = """number => {
   const { outputs } = jupyterapp.shell.currentWidget.content.widgets[number].model;
@@ -147,14 +166,28 @@ class Notebook:
 
         Not by a cell, because running one scrolls to it.
         """
-        for _ in range(500):
-            if await self.page.evaluate(_ASK, expression) == wanted:
+        end = time.monotonic() + PATIENCE / 1000
+        while time.monotonic() < end:
+            if await self.ask(expression) == wanted:
                 return True
         return False
+
+    async def ask(self, expression: str) -> str:
+        """Return what an expression is in the kernel."""
+        return str(await self.page.evaluate(_ASK, expression))
 
     async def start(self, number: int) -> None:
         """Start a cell and let it run."""
         await self.page.evaluate(_START, number)
+
+    async def interrupt(self) -> None:
+        """Interrupt the cell that runs, and wait until it has ended."""
+        await self.page.evaluate("() => jupyterapp.shell.currentWidget.sessionContext.session.kernel.interrupt()")
+        await self.is_ready()
+
+    async def is_ready(self) -> None:
+        """Wait until the kernel has started, and runs nothing."""
+        await self.page.wait_for_function(_READY)
 
     async def save(self) -> None:
         """Save it to the disk."""

@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from lab import enter
+from lab import CONDOR, DESK, enter
 from playwright.async_api import Page, expect
-from test_browser_panels import CONDOR, DESK
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="session")]
-expect.set_options(timeout=30_000)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.asyncio(loop_scope="session")]
 
 BEFORE = "then = desk.clock.now()\nthen.strftime('%Y-%m-%d %H:%M:%S.%f')"
 DASHBOARD = "dashboard = desk.dashboard()\ndashboard"
@@ -32,6 +30,7 @@ async def test_tabs_are_switched_by_keys_and_only_the_open_one_costs(open_notebo
         await page.keyboard.press("ArrowRight")
         await expect(notebook.panel(name)).to_be_visible()
         await expect(page.locator("section[data-panel]:visible")).to_have_count(2)
+        await notebook.panel(name).scroll_into_view_if_needed()
         assert await notebook.until(SEEN, f"['{name}']")
         await top.get_by_role("tab", selected=True).focus()
     await page.keyboard.press("Home")
@@ -88,7 +87,7 @@ async def test_one_instant_is_shown_by_every_tab_until_the_way_back(open_noteboo
         panel = notebook.panel(name)
         await expect(panel).to_have_attribute("data-state", "past")
         await expect(panel.get_by_role("row", name="IRON_CONDOR")).to_have_count(0)
-        assert await panel.locator(".v6-button:enabled").count() == 0
+        await expect(panel.locator(".v6-button:enabled")).to_have_count(0)
     await top.get_by_role("button", name="back to live").click()
     await expect(top).to_have_attribute("data-state", "live")
     await notebook.panel("lines").scroll_into_view_if_needed()

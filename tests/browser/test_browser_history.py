@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 
 import pytest
-from lab import enter
+from lab import CONDOR, DESK, enter
 from playwright.async_api import Locator, Page, expect
-from test_browser_panels import CONDOR, DESK
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="session")]
-expect.set_options(timeout=30_000)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.asyncio(loop_scope="session")]
 
 PANEL = "history = desk.panel('history')\nhistory"
 CYCLES = "for _ in range(3): await desk.run_cycle()"
+NOTE_ALL = """node => {
+  window.noted = [];
+  const note = changes => window.noted.push(...changes.flatMap(each => [...each.addedNodes]).map(each => each.data));
+  new MutationObserver(note).observe(node, { childList: true });
+}"""
 ALONE = """\
 import polars as pl
 from v6kit import TableHistory
@@ -151,17 +154,20 @@ async def test_the_queue_refuses_to_be_restored_with_a_sentence(open_notebook):
 
 async def test_play_steps_through_the_versions_until_it_is_stopped(open_notebook):
     """From the first to the newest, one after the other; stop leaves it where it is."""
-    rows = "[await desk.queue.insert(n, 'X') for n in range(1, 41)]\nNone"
+    rows = "[await desk.queue.insert(n, 'X') for n in range(1, 81)]\nNone"  # 40 s, so that it can be stopped
     notebook = await open_notebook(DESK, rows, PANEL)
     await notebook.run_all(0, 1, 2)
     history = notebook.panel("history")
-    await expect(version(history)).to_contain_text("v41 of 0–41")
+    await expect(version(history)).to_contain_text("v81 of 0–81")
+    await version(history).evaluate(NOTE_ALL)
     await history.get_by_role("button", name="play").click()
-    await expect(version(history)).to_contain_text("v2 of 0–41")
-    await expect(version(history)).to_contain_text("v3 of 0–41")
+    await notebook.page.wait_for_function("() => window.noted.some(each => each.includes(' v3 of '))")
     await history.get_by_role("button", name="stop").click()
     await expect(history.get_by_role("button", name="play")).to_be_visible()
-    assert await history.get_attribute("data-state") == "past"
+    await expect(history).to_have_attribute("data-state", "past")
+    noted = [int(re.search(r" v(\d+) of ", each)[1]) for each in await notebook.page.evaluate("window.noted")]
+    passed = [number for number in dict.fromkeys(noted) if number != 81]  # the clock beside it moves as well
+    assert passed == list(range(len(passed)))
 
 
 async def test_it_grows_at_the_right_while_a_worker_writes(open_notebook):

@@ -5,26 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
+from lab import CONDOR, DESK
 from playwright.async_api import Page, expect
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="session")]
-expect.set_options(timeout=30_000)
-
-DESK = """\
-import tempfile
-import polars as pl
-import v6kit
-lake = tempfile.mkdtemp()
-gateway = v6kit.SimulatedGateway(positions=60, snapshot_hold=0.1)
-desk = await v6kit.open(lake, broker="simulated", gateway=gateway, batch_size=20, interval=2.0)
-"""
-CONDOR = """\
-legs = desk.positions.current().filter(
-    pl.col("symbol") == "SPY", pl.col("expiry") == "20261218", pl.col("strike").is_in([580.0, 585.0, 605.0, 610.0])
-).select("conid", "symbol", "right", "strike", "expiry", quantity="position")
-await desk.registry.add_strategy(1, legs, kind="IRON_CONDOR")
-await desk.sync()
-"""
+pytestmark = [pytest.mark.timeout(600), pytest.mark.asyncio(loop_scope="session")]
 
 
 async def test_a_cycle_is_run_by_a_click_and_the_counts_move(open_notebook, picture):
@@ -40,7 +24,7 @@ async def test_a_cycle_is_run_by_a_click_and_the_counts_move(open_notebook, pict
     await expect(queue.get_by_role("button", name="SUCCESS")).to_contain_text("20")
     await expect(queue.get_by_role("button", name="PENDING")).to_contain_text("40")
 
-    await worker.get_by_role("button", name="Every 2 s").click()
+    await worker.get_by_role("button", name="Every 60 s").click()
     await expect(worker.get_by_role("button", name="Stop")).to_be_enabled()
     await expect(queue.get_by_role("button", name="SUCCESS")).to_contain_text("60")
     await picture(notebook, "worker", "worker")
@@ -64,9 +48,10 @@ async def test_requests_are_filtered_selected_and_cancelled_with_a_second_click(
     await rows.first.click()
     await page.keyboard.press("/")
     await page.keyboard.type("spy 261218")
-    await expect(grid).not_to_have_attribute("aria-rowcount", "61")
-    shown = int(await grid.get_attribute("aria-rowcount")) - 1
+    assert await notebook.until("queue.words", "'spy 261218'")  # and not what was typed by the way
+    shown = int(await notebook.ask("queue.frame.height"))
     assert 2 < shown < 60
+    await expect(grid).to_have_attribute("aria-rowcount", str(shown + 1))
     await expect(rows).to_have_count(shown)
     await page.keyboard.press("ArrowDown")
     await page.keyboard.press("ArrowDown")
@@ -95,7 +80,8 @@ gateway.faults.error_by_conid.update(dict.fromkeys(waiting[3:6], 200))
 gateway.faults.hold_by_conid.update(dict.fromkeys(waiting[6:10], 600.0))
 desk.start()
 """
-    notebook = await open_notebook(DESK, "desk.panel('queue')", faults, "await desk.stop()")
+    short = DESK.replace('"interval": 60', '"interval": 2')  # and so are the leases
+    notebook = await open_notebook(short, "desk.panel('queue')", faults, "await desk.stop()")
     await notebook.run_all(0, 1, 2)
     queue = notebook.panel("queue")
     await expect(queue.get_by_role("button", name="FAILED")).to_contain_text("3")
@@ -115,14 +101,15 @@ desk.start()
 
 async def test_a_failing_gateway_shows_in_the_strip_and_recovers(open_notebook, picture):
     """What holds the worker up is said in one line while it lasts."""
-    drop = "gateway.refuse_connections_for(4)\ngateway.drop_clients()"
-    notebook = await open_notebook(DESK, "desk.panel('worker')", drop)
+    drop = "gateway.faults.refuse_connections = True\ngateway.drop_clients()"
+    notebook = await open_notebook(DESK, "desk.panel('worker')", drop, "gateway.faults.clear()")
     await notebook.run_all(0, 1)
     strip = notebook.panel("worker").get_by_role("alert")
     await expect(strip).to_be_hidden()
     await notebook.run(2)
     await expect(strip).to_contain_text("nothing new is claimed: the gateway is")
     await picture(notebook, "worker", "strip")
+    await notebook.run(3)
     await expect(strip).to_be_hidden()
 
 
@@ -168,7 +155,8 @@ async def test_a_position_is_refreshed_from_the_book(open_notebook, picture):
 
 async def test_the_lines_are_shown_with_who_holds_them(open_notebook, picture):
     """Strategies that are registered later appear by themselves."""
-    notebook = await open_notebook(DESK, "desk.panel('lines')", CONDOR, "desk.start()")
+    hold = "gateway.faults.hold_by_conid.update(dict.fromkeys(desk.queue.current()['conid'], 600.0))\n"
+    notebook = await open_notebook(DESK, "desk.panel('lines')", CONDOR, hold + "desk.start()")
     await notebook.run_all(0, 1)
     lines = notebook.panel("lines")
     await expect(lines).to_contain_text("0 / 90 used")

@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
-from lab import enter
+from lab import CONDOR, DESK, enter
 from playwright.async_api import Locator, Page, expect
-from test_browser_panels import CONDOR, DESK
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="session")]
-expect.set_options(timeout=30_000)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.asyncio(loop_scope="session")]
 
 LEGS = "[(leg.right.value, leg.strike, leg.quantity) for leg in desk.registry['{}']]"
 
@@ -81,6 +79,7 @@ async def test_a_symbol_that_is_not_listed_shows_in_the_strip_and_the_form_stays
     await expect(field(panel, "short put")).not_to_have_value("")
     await enter(field(panel, "delta"), "0.3")
     await page.keyboard.press("Enter")
+    assert await notebook.until("strategies._form.delta, strategies._asking", "(0.3, 0)")
     await notebook.run_all(2)
     await panel.get_by_role("button", name="Register it").click()
     await expect(panel.get_by_role("row", name="VERTICAL")).to_contain_text("active")
@@ -122,7 +121,7 @@ async def test_a_strategy_is_registered_by_keys_alone(open_notebook, page: Page)
     await is_at("expiry")
     await press("Tab")
     await is_at("shape")
-    await keys.type("bull put")
+    await keys.type("bull")
     await expect(field(panel, "long call")).to_have_count(0)  # other fields, and the focus stays
     await is_at("shape")
     for name in ("long put", "short put", "width", "delta", "quantity"):

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from tests.patience import DEADLINE
 from v6kit.broker import Broker, ConnectionState, Timings
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-DEADLINE = 5.0
 QUICK = Timings(
     heartbeat=0.1,
     heartbeat_timeout=0.3,
@@ -27,13 +27,14 @@ QUICK = Timings(
     snapshot_back_off=0.3,
     quiet_stream=0.1,
 )
-PATIENT = replace(QUICK, heartbeat=30.0)
+# For all but the tests of a deadline: a machine that was away must not look like a gateway that says nothing.
+PATIENT = replace(QUICK, heartbeat=DEADLINE, heartbeat_timeout=DEADLINE, request_timeout=DEADLINE)
 
 
 def broker_for(gateway: SimulatedGateway, **settings: Any) -> Broker:
-    """Return a broker for this gateway, with quick time settings unless a test names its own."""
-    wanted = {"client_id": 7, "connect_timeout": 2.0, "snapshot_timeout": 2.0, "timings": QUICK} | settings
-    return Broker(gateway.host, gateway.port, **wanted)
+    """Return a broker for this gateway; it waits for answers as long as a test does, unless the test says otherwise."""
+    waits = {"connect_timeout": DEADLINE, "snapshot_timeout": DEADLINE, "timings": PATIENT}
+    return Broker(gateway.host, gateway.port, **({"client_id": 7} | waits | settings))
 
 
 @asynccontextmanager

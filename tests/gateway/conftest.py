@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import ib_async
 import pytest
+from tests.patience import DEADLINE
 from v6kit.clock import FakeClock
 from v6kit.gateway import SimulatedGateway
 
@@ -55,7 +56,7 @@ async def connect() -> AsyncIterator[Connector]:
     async def connect_to(gateway: SimulatedGateway, client_id: int = 1, **options: Any) -> ib_async.IB:
         client = ib_async.IB()
         clients.append(client)
-        wanted = {"timeout": 2.0, "raiseSyncErrors": True} | options
+        wanted = {"timeout": DEADLINE, "raiseSyncErrors": True} | options
         await client.connectAsync(gateway.host, gateway.port, clientId=client_id, **wanted)
         return client
 

@@ -19,14 +19,18 @@ from v6kit.ledger import Decision, LedgerTable
 from v6kit.positions import BookRow, PositionBook
 from v6kit.queue import PositionQueue, QueuedPosition
 from v6kit.registry import StrategyRegistry
-from v6kit.sync import PositionStreamer, QueueWorker, decisions
+from v6kit.sync import PositionStreamer, QueueWorker, Targets, decisions
 
 if TYPE_CHECKING:
     from v6kit.clock import Clock
+    from v6kit.desk import Desk
     from v6kit.gateway import Position, SimulatedGateway
 
 T = TypeVar("T")
 FAST = {"messages_per_second": None, "snapshots_per_second": None}
+STILL = {"tick_interval": 3600.0}  # a stream says its price once, so nothing moves that no test has moved
+# Nothing is cut short and nothing is due a second time, on however slow a machine.
+UNHURRIED = {"interval": 60.0, "connect_timeout": 60.0, "targets": Targets(active=3600.0, other=3600.0)}
 
 
 @contextmanager
@@ -103,6 +107,13 @@ async def eventually(fits: Callable[[], object]) -> None:
     async with asyncio.timeout(DEADLINE):
         while not fits():  # noqa: ASYNC110 - see above
             await asyncio.sleep(0.002)
+
+
+async def streamed(desk: Desk) -> None:
+    """Wait until the book has a quote of every stream."""
+    await desk.sync()
+    streams = desk.streamer.streaming
+    await eventually(lambda: all(row.source == "stream" for row in desk.positions.rows() if row.conid in streams))
 
 
 class Breakage:

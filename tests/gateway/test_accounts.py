@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from sync_helpers import Rig
     from v6kit.broker import Broker
 
-UNHURRIED = replace(PATIENT, request_timeout=30.0)  # where all accounts answer, on however busy a machine
 FIRST, SECOND = IDS = ("DU0000001", "DU0000002")
 
 
@@ -102,7 +101,7 @@ async def test_every_account_of_the_login_is_followed_in_turn(
 ):
     """One after the other, without being named; in between the first one; switching is no cause for a warning."""
     caplog.set_level(logging.INFO, "v6kit")
-    async with connected(gateway, timings=UNHURRIED) as broker:
+    async with connected(gateway) as broker:
         await round_is_over(broker)
         assert followed(gateway) == [FIRST, SECOND, FIRST]
         rows = await broker.portfolio()  # which begins the next round
@@ -126,7 +125,7 @@ async def test_a_single_account_is_followed_once_and_for_all(make_gateway: Gatew
 
 async def test_what_an_account_is_worth_is_known_of_each(gateway: SimulatedGateway, clock: FakeClock):
     """The net liquidation value comes along with the portfolio, at no request more."""
-    async with connected(gateway, clock=clock, timings=UNHURRIED) as broker:
+    async with connected(gateway, clock=clock) as broker:
         await round_is_over(broker)
         one, two = (broker.status_of(account) for account in IDS)
         assert one.net_liquidation != two.net_liquidation
@@ -163,7 +162,7 @@ async def test_an_account_that_falls_silent_keeps_its_old_values_and_their_age(
     gateway: SimulatedGateway, clock: FakeClock
 ):
     """What was known stays known, and `received_at` does not lie about it; the other account gets newer."""
-    async with connected(gateway, clock=clock, timings=PATIENT) as broker:
+    async with connected(gateway, clock=clock, timings=replace(PATIENT, request_timeout=0.5)) as broker:
         await has_portfolio(broker, *IDS)
         await round_is_over(broker)
         before = clock.now()
@@ -179,7 +178,7 @@ async def test_an_account_that_falls_silent_keeps_its_old_values_and_their_age(
 
 async def test_an_end_that_comes_late_is_not_taken_for_another_accounts(gateway: SimulatedGateway):
     """The rows of a slow account are still its own, and complete nothing else."""
-    async with connected(gateway, timings=UNHURRIED) as broker:
+    async with connected(gateway) as broker:
         await round_is_over(broker)
         gateway.faults.silent_accounts.add(SECOND)
         session = broker._connection.session
@@ -205,7 +204,7 @@ async def test_a_login_that_is_refused_the_portfolio_works_without_it(gateway: S
 
 async def test_updates_that_another_client_took_are_asked_for_once_more(gateway: SimulatedGateway):
     """Outside of a round, 2100 means what it meant before, of the account that is followed."""
-    async with connected(gateway, timings=UNHURRIED) as broker:
+    async with connected(gateway) as broker:
         await round_is_over(broker)
         notices = Heard(broker.on_notice)
         for _ in range(2):
@@ -220,7 +219,7 @@ async def test_a_round_that_was_cut_short_blames_nobody_for_what_it_ended(
 ):
     """Its last request may be answered with 2100 after we have stopped waiting, as when a command ends."""
     gateway.faults.silent_accounts.add(SECOND)
-    async with connected(gateway, timings=UNHURRIED) as broker:
+    async with connected(gateway) as broker:
         notices = Heard(broker.on_notice)
         assert broker._rounds.is_going
         await broker._rounds.close()
@@ -232,7 +231,7 @@ async def test_a_round_that_was_cut_short_blames_nobody_for_what_it_ended(
 async def test_a_drop_in_the_midst_of_a_round_begins_a_new_one(gateway: SimulatedGateway):
     """Nothing hangs on the account that was being asked; after the reconnect all are asked again."""
     gateway.faults.silent_accounts.add(SECOND)
-    async with connected(gateway, timings=UNHURRIED) as broker:
+    async with connected(gateway) as broker:
         states = states_of(broker)
         assert broker._rounds.is_going
         gateway.faults.silent_accounts.clear()
@@ -485,7 +484,7 @@ async def test_a_client_id_that_stays_in_use_is_given_up_and_named(
 
 async def test_our_own_former_session_may_hold_the_client_id_for_a_while(gateway: SimulatedGateway, connect: Connector):
     """The gateway notices late that we are gone; that is no reason to give up."""
-    async with connected(gateway, timings=PATIENT) as broker:
+    async with connected(gateway) as broker:
         states = states_of(broker)
         await in_use(gateway, connect)
         gateway.broadcast(1300)

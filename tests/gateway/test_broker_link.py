@@ -8,7 +8,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from broker_helpers import DEADLINE, PATIENT, Heard, broker_for, connected, options_of, reached, requests_for, states_of
+from broker_helpers import (
+    DEADLINE,
+    PATIENT,
+    QUICK,
+    Heard,
+    broker_for,
+    connected,
+    options_of,
+    reached,
+    requests_for,
+    states_of,
+)
 from v6kit.broker import Broker, ConnectionState
 from v6kit.contracts import Quality
 from v6kit.errors import GatewayUnavailableError
@@ -95,7 +106,7 @@ async def test_a_drop_in_the_middle_of_a_batch_fails_what_was_in_flight_and_rest
     """In-flight snapshots raise, what is known stays known, streams come back, and snapshots work again."""
     gateway = await make_gateway(60)
     options = options_of(gateway)
-    async with connected(gateway, market_data_type=2, timings=PATIENT) as broker:
+    async with connected(gateway, market_data_type=2) as broker:
         states, quotes = states_of(broker), Heard(broker.on_quote)
         await broker.subscribe(options[0])
         await quotes.until(lambda quote: quote.quality is Quality.OK)
@@ -157,7 +168,7 @@ async def test_a_gateway_that_restarts_is_found_again(gateway: SimulatedGateway)
 async def test_a_stalled_link_is_found_by_the_heartbeat_and_replaced(gateway: SimulatedGateway):
     """An open socket that says nothing is a drop: requests in flight end, and the link comes back with the gateway."""
     option = options_of(gateway)[0]
-    async with connected(gateway, snapshot_timeout=30) as broker:
+    async with connected(gateway, timings=QUICK) as broker:
         states = states_of(broker)
         gateway.faults.stalled = True
         with pytest.raises(GatewayUnavailableError, match="stalled"):
@@ -205,7 +216,7 @@ async def test_after_1102_a_stream_that_stays_silent_is_asked_for_again(gateway:
 async def test_1101_asks_for_all_streams_again(gateway: SimulatedGateway):
     """IB lost the subscriptions: each is sent once more, after the market data type, and no line is counted twice."""
     options = options_of(gateway)[:3]
-    async with connected(gateway, timings=PATIENT) as broker:
+    async with connected(gateway) as broker:
         states, quotes = states_of(broker), Heard(broker.on_quote)
         for option in options:
             await broker.subscribe(option)
@@ -225,7 +236,7 @@ async def test_1101_asks_for_all_streams_again(gateway: SimulatedGateway):
 
 async def test_1300_replaces_the_link(gateway: SimulatedGateway):
     """The gateway announces that it closes the socket; we do not wait for it."""
-    async with connected(gateway, timings=PATIENT) as broker:
+    async with connected(gateway) as broker:
         states = states_of(broker)
         gateway.broadcast(1300)
         assert "1300" in await reached(states, ConnectionState.DOWN)
@@ -254,7 +265,7 @@ async def test_ticks_from_before_an_outage_do_not_hide_it(make_gateway: GatewayM
     """Both may come in one packet, and ib_async tells of ticks at a packet's end."""
     gateway = await make_gateway(40)
     option = options_of(gateway)[0]
-    async with connected(gateway, timings=PATIENT) as broker:
+    async with connected(gateway) as broker:
         quotes = Heard(broker.on_quote)
         await broker.subscribe(option)
         (first,) = await quotes.until(lambda quote: quote.quality is Quality.OK)
@@ -288,7 +299,7 @@ async def test_error_100_halves_the_rate(gateway: SimulatedGateway):
 
 async def test_account_updates_that_another_client_took_are_asked_for_once_more(gateway: SimulatedGateway):
     """Code 2100 is answered once per connection, so that two clients do not fight for ever."""
-    async with connected(gateway, timings=PATIENT) as broker:
+    async with connected(gateway) as broker:
         notices = Heard(broker.on_notice)
         for _ in range(2):
             gateway.broadcast(2100)
@@ -352,7 +363,7 @@ async def test_a_callback_that_raises_disturbs_nobody_and_is_heard(gateway: Simu
     def fail(*_: object) -> None:
         raise RuntimeError("a listener's own mistake")
 
-    async with connected(gateway, timings=PATIENT) as broker:
+    async with connected(gateway) as broker:
         broker.on_position(fail)
         changes = Heard(broker.on_position)
         gateway.account.set_position(gateway.account.positions[0].instrument.conid, 99)

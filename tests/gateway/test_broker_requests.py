@@ -84,7 +84,7 @@ async def test_sixty_concurrent_snapshots_keep_to_a_small_line_limit(make_gatewa
 async def test_messages_go_out_evenly_not_in_a_burst(make_gateway: GatewayMaker):
     """Thirty requests take as long as the rate demands of all but a small burst; a slow machine only adds to it."""
     gateway = await make_gateway(60)
-    async with connected(gateway, requests_per_second=20, timings=PATIENT) as broker:
+    async with connected(gateway, requests_per_second=20) as broker:
         began = time.monotonic()
         await asyncio.gather(*(broker.snapshot(each) for each in options_of(gateway)[:30]))
         assert time.monotonic() - began >= (30 - BURST) / 20
@@ -132,7 +132,7 @@ async def test_a_silent_request_times_out_and_gives_its_line_back(gateway: Simul
     """No tick and no end: the snapshot fails by itself, and line, request and memory are free at both ends."""
     option = options_of(gateway)[0]
     gateway.faults.silent_conids.add(option.conid)
-    async with connected(gateway, snapshot_timeout=0.1, timings=PATIENT) as broker:
+    async with connected(gateway, snapshot_timeout=0.1) as broker:
         before = remembered(broker)
         with pytest.raises(RequestFailedError) as failure:
             await broker.snapshot(option)
@@ -147,7 +147,7 @@ async def test_a_cancelled_snapshot_gives_its_line_back(gateway: SimulatedGatewa
     """Cancelling the caller cancels the request at the gateway, and leaves nothing behind."""
     option = options_of(gateway)[0]
     gateway.faults.hold_by_conid[option.conid] = math.inf
-    async with connected(gateway, timings=PATIENT) as broker:
+    async with connected(gateway) as broker:
         await everything_was_sent(broker)
         before = remembered(broker)
         task = asyncio.create_task(broker.snapshot(option))
@@ -167,7 +167,7 @@ async def test_many_snapshots_leave_nothing_behind_in_ib_async(make_gateway: Gat
     gateway = await make_gateway(80)
     options = options_of(gateway)[:51]
     gateway.faults.error_by_conid.update({each.conid: 200 for each in options[10:20]})
-    async with connected(gateway, requests_per_second=40, timings=PATIENT) as broker:
+    async with connected(gateway, requests_per_second=40) as broker:
         await broker.snapshot(options[0])
         before = remembered(broker)
         await asyncio.gather(*(broker.snapshot(each) for each in options[1:]), return_exceptions=True)
@@ -210,7 +210,7 @@ async def test_too_many_snapshots_per_second_back_off_and_come_through(make_gate
 
 async def test_contract_details_of_an_unknown_conid_fail_with_code_200(gateway: SimulatedGateway):
     """The error reaches the caller by its request id, and leaves nothing behind."""
-    async with connected(gateway, timings=PATIENT) as broker:
+    async with connected(gateway) as broker:
         before = remembered(broker)
         with pytest.raises(RequestFailedError) as failure:
             await broker.contract_details(1)
@@ -348,7 +348,7 @@ async def test_a_changed_position_is_announced_and_an_unchanged_list_is_not(gate
 
 async def test_positions_without_an_end_raise_and_never_return_half(gateway: SimulatedGateway):
     """A list that broke off is an error, however many rows of it came."""
-    async with connected(gateway) as broker:
+    async with connected(gateway, timings=replace(PATIENT, request_timeout=0.4)) as broker:
         gateway.faults.position_limit = 3
         gateway.faults.silent_answers.add(Answer.POSITION_END)
         with pytest.raises(RequestFailedError, match="positions"):
@@ -367,7 +367,7 @@ async def test_a_late_end_of_positions_is_not_taken_for_the_end_of_the_next_list
 
 async def test_positions_that_never_end_cost_the_connection_and_come_whole_from_the_next(gateway: SimulatedGateway):
     """An answer that stays open would mix with the next one, so the link is replaced."""
-    async with connected(gateway) as broker:
+    async with connected(gateway, timings=replace(PATIENT, request_timeout=0.4)) as broker:
         states = Heard(broker.on_state)
         gateway.faults.silent_answers.add(Answer.POSITION_END)
         with pytest.raises(RequestFailedError):

@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 import ib_async
 import pytest
+from tests.patience import DEADLINE
 from v6kit.history import TableHistory
 from v6kit.queue import PositionQueue, Status
 
-DEADLINE = 60.0
 # A shell that starts pytest in the background has told all its children to ignore Ctrl-C; these shall hear it.
 COMMAND = [
     sys.executable,

@@ -13,6 +13,7 @@ import polars as pl
 import psutil
 import pytest
 from deltalake import write_deltalake
+from tests.patience import DEADLINE
 from v6kit.cli.doctor import check_lake
 from v6kit.cli.doctor_gateway import check_gateway
 from v6kit.cli.findings import Finding, Level
@@ -21,8 +22,6 @@ from v6kit.contracts import AccountPosition, Instrument
 from v6kit.positions import PositionBook
 from v6kit.queue import PositionQueue
 from v6kit.registry import StrategyRegistry
-
-DEADLINE = 30.0
 
 
 def doctor(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 from rich.console import Console
 from sync_helpers import legs_of
+from tests.patience import DEADLINE
 from v6kit.cli.reconcile import _show
 from v6kit.gateway import SimulatedGateway
 from v6kit.positions import PositionBook
@@ -20,7 +21,6 @@ from v6kit.sync import reconcile
 if TYPE_CHECKING:
     from conftest import GatewayMaker
 
-DEADLINE = 60.0
 FIRST, SECOND = IDS = ("DU0000001", "DU0000002")
 
 

@@ -61,7 +61,8 @@ SHOWN = {
 async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     """A desk with two accounts and one condor."""
     gateway = SimulatedGateway((20, 12), accounts=ACCOUNTS, snapshot_hold=0.02, tick_interval=0.02, **FAST)
-    async with await v6kit.open(tmp_path / "<b>", "simulated", gateway=gateway) as opened:
+    waits = {"interval": 30.0, "connect_timeout": 60.0}
+    async with await v6kit.open(tmp_path / "<b>", "simulated", gateway=gateway, **waits) as opened:
         await opened.registry.add_strategy("condor", legs_of(*gateway.account.iron_condors[0]), kind="IRON_CONDOR")
         await opened.sync()
         await eventually(lambda: len(opened.broker.streaming) == 4)

@@ -224,7 +224,7 @@ async def test_what_is_not_subscribed_is_said_once_with_the_offer_of_delayed_dat
 async def test_a_contract_that_moved_is_found_at_the_exchange_of_its_details(gateway: SimulatedGateway, code: int):
     """Asked for at an exchange that has it no longer, it is looked up once and asked for where it is."""
     stock = next(each.instrument for each in gateway.account.positions if each.instrument.sec_type == "STK")
-    async with connected(gateway, timings=PATIENT) as broker:
+    async with connected(gateway) as broker:
         assert (await broker.snapshot(replace(stock, exchange="GONE"))).quality is Quality.OK
         assert gateway.log.refused[code] == 1
         assert [fields[10] for fields in requests_for(gateway, "REQ_MKT_DATA")] == ["GONE", "SMART"]
@@ -239,7 +239,8 @@ async def test_error_101_shrinks_the_budget_and_one_more_is_tried_every_ten_minu
     gateway = await make_gateway(40, line_limit=2, **FAST)
     *streamed, wanted = options_of(gateway)[:3]
     lines = LineBudget(5, 0, clock=clock)
-    async with connected(gateway, lines=lines, clock=clock, requests_per_second=1000) as broker:
+    beating = replace(PATIENT, heartbeat=0.1)  # it looks at the clock, too
+    async with connected(gateway, lines=lines, clock=clock, requests_per_second=1000, timings=beating) as broker:
         for option in streamed:
             await broker.subscribe(option)
         snapshot = asyncio.create_task(broker.snapshot(wanted))
@@ -525,7 +526,7 @@ async def test_a_reset_socket_is_replaced_under_the_same_client_id(
 @covers(326)
 async def test_a_client_id_in_use_is_named_and_not_tried_again(gateway: SimulatedGateway, code: int):
     """One attempt, one socket; the message names the id, and the program that has it is not disturbed."""
-    async with connected(gateway, timings=PATIENT) as first:
+    async with connected(gateway) as first:
         second = broker_for(gateway)
         with pytest.raises(GatewayUnavailableError, match="client id 7 is in use"):
             await second.connect()

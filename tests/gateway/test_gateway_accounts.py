@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import ib_async
 import pytest
+from tests.patience import DEADLINE
 from v6kit.gateway import SimulatedGateway
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
     Errors = asyncio.Queue[tuple[int, int, str]]
 
-DEADLINE = 5.0  # seconds until a test that waits in vain fails
 FIRST, SECOND = IDS = ("DU0000001", "DU0000002")
 
 

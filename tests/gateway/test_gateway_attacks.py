@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import ib_async
 import pytest
+from tests.patience import DEADLINE
 from v6kit.gateway import session
 from v6kit.gateway.wire import API_SIGN, LENGTH, MAX_FRAME, Answer, Request, frame
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     GatewayMaker = Callable[..., Awaitable[SimulatedGateway]]
 
-DEADLINE = 20.0  # seconds until a test that waits in vain fails
 OFFER = b"v157..178"
 HELLO = API_SIGN + LENGTH.pack(len(OFFER)) + OFFER
 LOG_IN = frame(("71", "2", "66", ""))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import ib_async
 import pytest
+from tests.patience import DEADLINE
 from v6kit.clock import FakeClock, FastClock
 from v6kit.engine import Engine
 from v6kit.errors import GatewayUnavailableError
@@ -17,7 +18,6 @@ from v6kit.gateway import Event, Scenario, SimulatedGateway
 if TYPE_CHECKING:
     from pathlib import Path
 
-DEADLINE = 60.0  # seconds until a test that waits in vain fails
 CLOSE = datetime(2026, 11, 20, 21, 30, tzinfo=UTC)
 
 

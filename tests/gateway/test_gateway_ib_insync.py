@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.patience import DEADLINE
 
 try:
     import ib_insync
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
     from v6kit.clock import FakeClock
     from v6kit.gateway import SimulatedGateway
-
-DEADLINE = 5.0  # seconds until a test that waits in vain fails
 
 
 @pytest.fixture

@@ -12,13 +12,12 @@ import pytest
 from ibapi.client import EClient
 from ibapi.contract import Contract
 from ibapi.wrapper import EWrapper
+from tests.patience import DEADLINE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from v6kit.gateway import SimulatedGateway
-
-DEADLINE = 5.0  # seconds until a test that waits in vain fails
 
 
 CALLBACKS = (

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import ib_async
 import pytest
+from tests.patience import DEADLINE
 from v6kit.gateway import SimulatedGateway, WireLog, WireRecord
 from v6kit.gateway.log import RECORDS_KEPT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-DEADLINE = 5.0  # seconds until a test that waits in vain fails
 
 
 async def test_requests_are_found_by_name_client_and_contract(

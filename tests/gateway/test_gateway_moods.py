@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import ib_async
 import pytest
+from tests.patience import DEADLINE
 from v6kit.gateway import Hours, SimulatedGateway
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     Errors = asyncio.Queue[tuple[int, int, str]]
     ErrorsOf = Callable[[ib_async.IB], Errors]
     Routed = Callable[[Instrument], ib_async.Contract]
-
-DEADLINE = 20.0  # seconds until a test that waits in vain fails
 
 
 class Watch:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import ib_async
 import pytest
+from tests.patience import DEADLINE
 from v6kit.gateway import Request
 from v6kit.gateway.handlers import HANDLERS
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     from v6kit.gateway import SimulatedGateway
 
-DEADLINE = 5.0  # seconds until a test that waits in vain fails
 ID = 4711
 ACCOUNT = "DU0000001"
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import ib_async
 import pytest
+from tests.patience import DEADLINE
 from v6kit.clock import FakeClock
 from v6kit.errors import GatewayUnavailableError
 from v6kit.gateway import SimulatedGateway
@@ -16,7 +17,6 @@ from v6kit.gateway.wire import API_SIGN, LENGTH, frame
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-DEADLINE = 5.0  # seconds until a test that waits in vain fails
 OFFER = b"v157..178"
 HELLO = API_SIGN + LENGTH.pack(len(OFFER)) + OFFER
 

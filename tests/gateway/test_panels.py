@@ -15,7 +15,7 @@ import pytest
 import v6kit
 from broker_helpers import DEADLINE
 from IPython.core.interactiveshell import InteractiveShell
-from sync_helpers import FAST, eventually, legs_of
+from sync_helpers import FAST, STILL, UNHURRIED, eventually, legs_of, streamed
 from v6kit.contracts import label
 from v6kit.errors import InvalidTransitionError, V6KitError
 from v6kit.gateway import SimulatedGateway
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 @pytest.fixture
 async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     """A desk with 20 positions, four of them an iron condor that streams."""
-    gateway = SimulatedGateway(20, snapshot_hold=0.02, tick_interval=0.02, **FAST)
-    opened = await v6kit.open(tmp_path / "lake", "simulated", gateway=gateway)
+    gateway = SimulatedGateway(20, snapshot_hold=0.02, **STILL, **FAST)
+    opened = await v6kit.open(tmp_path / "lake", "simulated", gateway=gateway, **UNHURRIED)
     legs = legs_of(*gateway.account.iron_condors[0])
     await opened.registry.add_strategy(1, legs, kind="IRON_CONDOR")
-    await opened.sync()
+    await streamed(opened)
     yield opened
     await opened.close()
 
@@ -147,8 +147,7 @@ async def test_a_panel_that_nobody_sees_sends_nothing(desk: Desk):
     await eventually(lambda: len(looks) > 4)
     assert sent.regions == []
     say(panel, "see")
-    await eventually(lambda: "grid" in sent.regions)
-    assert "SUCCESS" in str(panel._surface.grid)
+    await eventually(lambda: "grid" in sent.regions and "SUCCESS" in str(panel._surface.grid))
     say(panel, "leave")
     await eventually(lambda: not panel.audience.is_there)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import v6kit
-from sync_helpers import FAST, eventually, legs_of
+from sync_helpers import FAST, STILL, UNHURRIED, eventually, legs_of, streamed
 from v6kit.errors import StorageError, V6KitError
 from v6kit.gateway import SimulatedGateway
 from v6kit.panels import PANELS, HistoryPanel, Panel, QueuePanel
@@ -24,10 +24,10 @@ ATTACK = "O'Neil\"><img src=x onerror=alert(1)></script>\\"
 @pytest.fixture
 async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     """A desk after one cycle, with a condor that streams."""
-    gateway = SimulatedGateway(12, snapshot_hold=0.02, tick_interval=0.02, **FAST)
-    opened = await v6kit.open(tmp_path / "lake", "simulated", gateway=gateway)
+    gateway = SimulatedGateway(12, snapshot_hold=0.02, **STILL, **FAST)
+    opened = await v6kit.open(tmp_path / "lake", "simulated", gateway=gateway, **UNHURRIED)
     await opened.registry.add_strategy("condor", legs_of(*gateway.account.iron_condors[0]), kind="IRON_CONDOR")
-    await opened.sync()
+    await streamed(opened)
     await opened.run_cycle()
     yield opened
     await opened.close()

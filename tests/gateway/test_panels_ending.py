@@ -95,6 +95,6 @@ def test_a_kernel_that_ends_leaves_nothing_running(tmp_path: Path):
         "loop.close()\n"
     )
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=DEADLINE, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "looked\n", "")

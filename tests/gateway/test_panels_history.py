@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import pytest
 import v6kit
-from broker_helpers import DEADLINE
-from sync_helpers import FAST, eventually, legs_of
+from sync_helpers import FAST, UNHURRIED, eventually, legs_of
+from tests.patience import DEADLINE
 from v6kit.display import utc
 from v6kit.errors import StorageError, V6KitError, VersionUnavailableError
 from v6kit.gateway import SimulatedGateway
 from v6kit.panels import HistoryPanel
 from v6kit.panels.as_of import AsOf
+from v6kit.registry import StrategyRegistry
 
 if TYPE_CHECKING:
     from v6kit.desk import Desk
@@ -28,10 +29,13 @@ if TYPE_CHECKING:
 @pytest.fixture
 async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     """A desk after two cycles, with a strategy that was removed again."""
-    gateway = SimulatedGateway(20, snapshot_hold=0.02, **FAST)
-    opened = await v6kit.open(tmp_path / "lake", "simulated", gateway=gateway, batch_size=8)
-    await opened.registry.add_strategy(1, legs_of(*gateway.account.iron_condors[0]), kind="IRON_CONDOR")
-    await opened.registry.remove_strategy(1)
+    gateway, lake = SimulatedGateway(20, snapshot_hold=0.02, **FAST), tmp_path / "lake"
+    async with await v6kit.open(lake, "simulated", gateway=gateway):
+        pass
+    async with StrategyRegistry(lake / "active_strategies") as registry:  # so that none of it ever streams
+        await registry.add_strategy(1, legs_of(*gateway.account.iron_condors[0]), kind="IRON_CONDOR")
+        await registry.remove_strategy(1)
+    opened = await v6kit.open(lake, "simulated", gateway=gateway, batch_size=8, **UNHURRIED)
     await opened.run_cycle()
     await opened.run_cycle()
     yield opened

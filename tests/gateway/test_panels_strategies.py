@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import v6kit
-from sync_helpers import FAST, eventually, legs_of
+from sync_helpers import FAST, UNHURRIED, eventually, legs_of
 from v6kit.errors import RegistryError, RequestFailedError, V6KitError
 from v6kit.gateway import SimulatedGateway
 from v6kit.panels import PANELS, Panel, StrategiesPanel, frames
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     """A desk with 20 positions and no strategy."""
     gateway = SimulatedGateway(20, snapshot_hold=0.02, tick_interval=0.02, **FAST)
-    opened = await v6kit.open(tmp_path / "lake", "simulated", gateway=gateway)
+    opened = await v6kit.open(tmp_path / "lake", "simulated", gateway=gateway, **UNHURRIED)
     yield opened
     await opened.close()
 
@@ -158,8 +158,12 @@ async def test_nothing_is_registered_while_the_gateway_still_looks_for_its_strik
     panel = desk.panel("strategies")
     await open_form(desk, panel, "SPY")
     before = panel._form.code
+    desk.gateway.faults.stalled = True
+    panel.fill("delta", "0.3").click("register")
+    await eventually(lambda: panel.last_error is not None)
+    desk.gateway.faults.stalled = False
     with pytest.raises(RegistryError, match="register when the legs are shown"):
-        await panel.fill("delta", "0.3").click("register").settled()
+        await panel.settled()
     assert desk.registry.strategies().is_empty()
     assert panel._form.code != before
     await panel.click("register").settled()

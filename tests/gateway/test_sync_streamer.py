@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from broker_helpers import DEADLINE, options_of, reached, states_of
+from broker_helpers import DEADLINE, PATIENT, options_of, reached, states_of
 from sync_helpers import FAST, Breakage, Rig, asked, legs_of, rigged, without_throttle
 from v6kit.broker import ConnectionState, LineBudget
 from v6kit.contracts import AccountPosition, Instrument, Leg
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from conftest import GatewayMaker
     from v6kit.clock import FakeClock
     from v6kit.gateway import SimulatedGateway
+
+
+SHORT = replace(PATIENT, request_timeout=0.5)  # for an answer that does not come
 
 
 @pytest.fixture(autouse=True)
@@ -264,7 +268,7 @@ async def test_a_position_that_opens_under_a_quiet_stream_has_its_quote(
 
 async def test_an_incomplete_list_leaves_the_book_alone(gateway: SimulatedGateway, tmp_path: Path, clock: FakeClock):
     """A list of positions without its end is an error that reaches the caller, never "flat"."""
-    async with rigged(gateway, tmp_path, clock) as rig:
+    async with rigged(gateway, tmp_path, clock, timings=SHORT) as rig:
         streamer = rig.streamer()
         await streamer.sync()
         version = rig.book.ledger.version
@@ -284,7 +288,7 @@ def following() -> list[str]:
 
 async def test_a_start_that_fails_follows_nothing(gateway: SimulatedGateway, tmp_path: Path, clock: FakeClock):
     """The error reaches the caller; no task, callback or stream is left, and a second start works."""
-    async with rigged(gateway, tmp_path, clock) as rig:
+    async with rigged(gateway, tmp_path, clock, timings=SHORT) as rig:
         legs = await condor(rig)
         gateway.faults.silent_answers.add(Answer.POSITION_END)
         streamer = rig.streamer()

@@ -16,7 +16,7 @@ from v6kit.gateway import Fired, Scenario
 if TYPE_CHECKING:
     from pathlib import Path
 
-SPEED = 200.0  # the shortest outage lasts 3 s of ours: more than a busy machine is ever away
+SPEED = 200.0  # the shortest outage lasts 3 s of ours; however long a machine is away, one second of it counts
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 

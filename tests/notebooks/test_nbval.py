@@ -10,6 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import nbformat
+import pytest
 
 from tests.notebooks.regenerate import LIVE, NOTEBOOKS, WIDGET, regenerate
 
@@ -73,11 +74,12 @@ def passing(tmp_path: Path, *paths: Path) -> list[bool]:
     """Run notebooks as the suite does, and return of each cell whether it passed, in order."""
     report = tmp_path / "report.xml"
     options = ["-q", "-c", str(ROOT / "pyproject.toml"), "-p", "no:cacheprovider", f"--junitxml={report}"]
-    subprocess.run([sys.executable, "-m", "pytest", *options, *map(str, paths)], cwd=ROOT, check=False, timeout=100)
+    subprocess.run([sys.executable, "-m", "pytest", *options, *map(str, paths)], cwd=ROOT, check=False)
     cells = ET.parse(report).getroot().iter("testcase")  # noqa: S314 - pytest has just written it
     return [len(cell) == 0 for cell in cells]
 
 
+@pytest.mark.timeout(600)  # it starts pytest, and a kernel for each of three notebooks
 def test_what_regenerate_writes_passes_nbval_and_any_changed_output_fails_it(tmp_path):
     """Each kind of output, changed, lost or added, is found; only a live one may differ, and what is sanitized."""
     notebook = nbformat.v4.new_notebook()

@@ -11,12 +11,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 from deltalake import DeltaTable
+from tests.patience import DEADLINE
 from v6kit.errors import StorageError, TableMissingError, VersionUnavailableError
 from v6kit.history import TableHistory
 from v6kit.panels import HistoryPanel, pastgrid
 from v6kit.registry import StrategyRegistry
 
-DEADLINE = 20
 EVIL = 'O\'Neil "<img src=x onerror=alert(1)>" ; --'
 
 

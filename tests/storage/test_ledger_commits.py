@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 from deltalake import DeltaTable
 from tallies import SPEC, Tallies, Tally, count, look
+from tests.patience import DEADLINE
 from v6kit.clock import FakeClock
 from v6kit.errors import ContentionError, StorageError
 from v6kit.ledger import Decision, Ledger, Moment
 from v6kit.ledger import store as store_module
 from v6kit.ledger.store import Store
-
-DEADLINE_SECONDS = 30
 
 pytestmark = pytest.mark.usefixtures("no_turns")  # writers are to meet here
 
@@ -43,11 +42,11 @@ def held_up(ledger: Any) -> Callable[[], None]:
 
     def hold(_state: Tallies, _moment: Moment) -> Decision[Tally, None]:
         entered.set()
-        assert go_on.wait(DEADLINE_SECONDS)
+        assert go_on.wait(DEADLINE)
         return Decision([], None)
 
     ledger.submit(hold)
-    assert entered.wait(DEADLINE_SECONDS)
+    assert entered.wait(DEADLINE)
     return go_on.set
 
 
@@ -56,7 +55,7 @@ def test_two_handles_on_one_ledger_never_lose_a_change(make_ledger):
     one, two = make_ledger(), make_ledger()
     futures = [ledger.submit(count("SPY")) for _ in range(20) for ledger in (one, two)]
 
-    results = [future.result(DEADLINE_SECONDS) for future in futures]
+    results = [future.result(DEADLINE) for future in futures]
 
     assert sorted(results) == list(range(1, 41))
     one.refresh().result()
@@ -112,7 +111,7 @@ def test_changes_that_wait_go_out_together(ledger):
     before = ledger.version
     let_go()
 
-    assert [future.result(DEADLINE_SECONDS) for future in futures] == list(range(1, 101))
+    assert [future.result(DEADLINE) for future in futures] == list(range(1, 101))
     assert ledger.version == before + 1
 
 
@@ -126,9 +125,9 @@ def test_each_caller_of_a_group_gets_its_own_result_or_error(ledger):
     good, bad, last = ledger.submit(count("SPY")), ledger.submit(refuse), ledger.submit(count("QQQ"))
     let_go()
 
-    assert (good.result(DEADLINE_SECONDS), last.result(DEADLINE_SECONDS)) == (1, 1)
+    assert (good.result(DEADLINE), last.result(DEADLINE)) == (1, 1)
     with pytest.raises(ValueError, match="not today"):
-        bad.result(DEADLINE_SECONDS)
+        bad.result(DEADLINE)
     assert ledger.read(look) == {"SPY": 1, "QQQ": 1}
 
 
@@ -138,9 +137,9 @@ def test_rows_that_no_table_takes_fail_their_own_caller_only(ledger):
     good, bad, last = ledger.submit(count("SPY")), ledger.submit(count("\ud800")), ledger.submit(count("QQQ"))
     let_go()
 
-    assert (good.result(DEADLINE_SECONDS), last.result(DEADLINE_SECONDS)) == (1, 1)
+    assert (good.result(DEADLINE), last.result(DEADLINE)) == (1, 1)
     with pytest.raises(UnicodeEncodeError):
-        bad.result(DEADLINE_SECONDS)
+        bad.result(DEADLINE)
     assert ledger.read(look) == {"SPY": 1, "QQQ": 1}
 
 
@@ -386,7 +385,7 @@ def test_a_change_whose_caller_gave_up_in_time_is_not_made(ledger):
     assert waiting.cancel()
     let_go()
 
-    assert ledger.submit(count("QQQ")).result(DEADLINE_SECONDS) == 1
+    assert ledger.submit(count("QQQ")).result(DEADLINE) == 1
     assert ledger.read(look) == {"QQQ": 1}
 
 
@@ -394,7 +393,7 @@ def test_properties_set_by_many_at_once_are_all_accepted(make_ledger):
     """Delta refuses two changes of the properties at once; the loser tries again by itself."""
     ledgers = [make_ledger() for _ in range(3)]
     futures = [ledger.set_property("v6kit.paused", f"round {number}") for number in range(5) for ledger in ledgers]
-    wait(futures, DEADLINE_SECONDS)
+    wait(futures, DEADLINE)
 
     assert [future.exception() for future in futures] == [None] * 15
     for ledger in ledgers:
@@ -484,7 +483,7 @@ def test_closing_while_others_submit_loses_no_accepted_change(make_ledger):
         start.wait()
         ledger.close()
         for thread in threads:
-            thread.join(DEADLINE_SECONDS)
+            thread.join(DEADLINE)
 
         assert all(future.done() for future in accepted)
         assert all(future.exception() is None for future in accepted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -18,14 +19,16 @@ from stores.workers import (
     shares,
     work_together,
 )
+from tests.patience import DEADLINE
 from v6kit.clock import FakeClock
+from v6kit.ledger.disk import Patience
 from v6kit.ledger.store import Store
 from v6kit.queue import PositionQueue, Status
 
 BATCH, FAIR_BATCHES = 10, 40
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("count", [4, 8])
 async def test_processes_drain_one_queue_and_none_of_them_starves(queue, count):
     """Each request is claimed once and ends once; who gets the least gets at least a quarter of a fair share."""
@@ -42,7 +45,7 @@ async def test_processes_drain_one_queue_and_none_of_them_starves(queue, count):
     assert shares(taken)[0] >= 0.25, f"parts of a fair share: {shares(taken)}"
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 async def test_workers_killed_in_the_middle_of_their_commits_lose_nothing(queue, make_queue):
     """Three busy workers are killed one after the other; a survivor ends what is left."""
     await queue.insert_many([{"conid": conid, "symbol": "SPY"} for conid in range(1, 1_001)])
@@ -183,8 +186,37 @@ async def test_a_worker_that_was_stopped_in_its_turn_holds_nobody_up_for_long(qu
     other = await make_queue().initialize()
     with queue.ledger._store.turn():
         for conid in range(1, 101):  # one wait each would take longer than this test may
-            assert await asyncio.wait_for(other.insert(conid, "SPY"), timeout=30)
+            assert await asyncio.wait_for(other.insert(conid, "SPY"), DEADLINE)
     assert await queue.insert(101, "SPY")
+
+
+class Watched(Patience):
+    """The patience of one who waits, whose every look is hours after the last and sees that turns have gone round."""
+
+    def __init__(self, lock: Path) -> None:
+        super().__init__()
+        self.looks, self.has_waited, self._lock = 0, threading.Event(), lock
+
+    def is_used_up(self, turn: object, now: float) -> bool:
+        """Let it be the next one's turn after this look."""
+        self.looks += 1
+        if self.looks == 5:
+            self.has_waited.set()
+        used_up = super().is_used_up(turn, now + 3_600 * self.looks)
+        os.utime(self._lock, ns=(self.looks, self.looks))
+        return used_up
+
+
+async def test_a_writer_waits_for_its_turn_as_long_as_turns_go_round(queue, make_queue):
+    """Who pushes in loses against all who are in turn: measured with eight, one got a fifth of a fair share."""
+    other = await make_queue().initialize()
+    disk = other.ledger._store._disk
+    disk._patience = watched = Watched(Path(queue.uri) / "_turn.lock")
+    with queue.ledger._store.turn():
+        inserting = asyncio.create_task(other.insert(1, "SPY"))
+        assert await asyncio.to_thread(watched.has_waited.wait, DEADLINE)
+        assert not inserting.done()
+    assert await inserting
 
 
 async def test_a_lock_that_may_not_be_taken_holds_nobody_up(queue):

@@ -61,3 +61,12 @@ def test_a_fast_clock_runs_ahead_of_the_systems():
         pass
     assert fast.monotonic() - first >= 2
     assert fast.now() >= datetime(2026, 11, 20, 14, 30, 2, tzinfo=UTC)
+
+
+def test_a_fast_clock_does_not_count_the_time_for_which_its_machine_was_away():
+    """Of a pause in which nobody asked it, one second; a day in fast motion does not end while a laptop sleeps."""
+    outside, fast = FakeClock(), FastClock(200)
+    fast._outside, fast._asked_at, fast._passed = outside, outside.monotonic(), 0.0
+    for seconds, passed in ((0.5, 100.0), (1.0, 300.0), (10.0, 500.0), (3_600.0, 700.0), (0.25, 750.0)):
+        outside.advance(seconds)
+        assert fast.monotonic() == pytest.approx(passed)

@@ -11,11 +11,11 @@ import threading
 import time
 
 import pytest
+from tests.patience import DEADLINE
 from v6kit.engine import Engine, at_home, run_sync
 from v6kit.errors import V6KitError
 
 WHERE = contextvars.ContextVar("WHERE", default="nowhere")
-DEADLINE = 5
 
 
 def engines() -> list[threading.Thread]:

@@ -6,6 +6,7 @@ An object store needs none of it: what it has acknowledged is durable, and it is
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,8 +20,36 @@ from v6kit.ledger.durability import Durable
 from v6kit.ledger.faults import storage_errors
 
 _PATIENCE_SECONDS, _POLL_SECONDS = 1.0, 0.002
+_GLANCE_SECONDS = 0.1  # between two looks at whose turn it is
 _COURTESY_SECONDS = 3 * _POLL_SECONDS  # by then everybody who waits has looked
 _CONTEST_SECONDS = 1.0  # others that have committed within this time are taken to be waiting
+
+
+class Patience:
+    """Tells turns that go round from one in the midst of which a writer was stopped. Pure.
+
+    Turns that go round are waited for, however long: with many writers on a slow machine the wait is long, and who goes
+    out of turn then loses against all who are in turn, again and again.
+    """
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        """Forget whose turn was waited for: it was one's own."""
+        self._turn: object = self  # no turn's name
+        self._since = 0.0
+
+    def is_used_up(self, turn: object, now: float) -> bool:
+        """Tell whether one and the same turn was waited for too long.
+
+        Args:
+            turn: Names the turn of whoever has it now.
+            now: Seconds of a monotonic clock.
+        """
+        if turn != self._turn:
+            self._turn, self._since = turn, now
+        return now - self._since >= _PATIENCE_SECONDS
 
 
 class Disk:
@@ -36,7 +65,7 @@ class Disk:
         self._uri = str(folder)
         self._is_power = durable == "power"
         self._synced: int | None = None
-        self._patience = _PATIENCE_SECONDS
+        self._patience = Patience()
         self._contested_at = self._released_at = -math.inf
         self._lock = FileLock(folder / "_turn.lock", thread_local=False, poll_interval=_POLL_SECONDS)
 
@@ -56,13 +85,13 @@ class Disk:
 
         Without it, the one who has just committed knows the newest state, and wins again: measured with eight
         processes, one of them got nothing for half a minute. It is a courtesy and guards nothing: commits are
-        compare-and-swap. So who has waited too long, since another was stopped in the midst of its turn, goes on
-        without it, and does not wait again until that one has gone on.
+        compare-and-swap. So where another was stopped in the midst of its turn, who waits goes on without one, and does
+        not wait again until that one has gone on.
         """
         try:
             if self._has_log():  # else the lock would make a folder where the table was
                 self._let_others_go_first()
-                self._patience = _PATIENCE_SECONDS if self._is_my_turn() else 0.0
+                self._wait()
             if has_news := durability.has_entry(self._folder, version + 1):
                 self._contested_at = time.monotonic()
             yield has_news
@@ -101,10 +130,23 @@ class Disk:
         with storage_errors(self._uri, "syncing a checkpoint to the disk"):
             durability.sync_checkpoint(self._folder)
 
-    def _is_my_turn(self) -> bool:
-        with suppress(Timeout, OSError, NotImplementedError):  # too long, no permission, no locks here
-            self._lock.acquire(timeout=self._patience)
-        return self._lock.is_locked
+    def _wait(self) -> None:
+        """Return at one's turn, or when there is no point in waiting for it."""
+        is_in_vain = False
+        with suppress(OSError, NotImplementedError):  # no permission, no locks here
+            while not is_in_vain:
+                is_in_vain = self._patience.is_used_up(self._turn_of_others(), time.monotonic())
+                with suppress(Timeout):
+                    self._lock.acquire(timeout=0 if is_in_vain else _GLANCE_SECONDS)
+                    self._patience.renew()
+                    os.utime(self._lock.lock_file)  # names this turn
+                    break
+
+    def _turn_of_others(self) -> int | None:
+        """Return the name of the newest turn: when it began."""
+        with suppress(FileNotFoundError):
+            return Path(self._lock.lock_file).stat().st_mtime_ns
+        return None
 
     def _has_log(self) -> bool:
         return (self._folder / durability.LOG).is_dir()

@@ -15,7 +15,7 @@ from v6kit.ledger.store import Store
 from v6kit.queue.requests import SPEC
 
 PROGRAM = Path(__file__).parents[1] / "drainer.py"
-DEADLINE_SECONDS = 100
+DEADLINE_SECONDS = 500
 
 
 class Worker:
