@@ -20,48 +20,8 @@ _T = TypeVar("_T")
 _P = ParamSpec("_P")
 
 
-class _Turns:
-    """How long Python's threads wait for each other: an engine gets in at once, and does its work in one go.
-
-    Beside a thread that computes, such as a cell, Python lets an engine wait for 5 ms each time that its socket has
-    something, and takes the interpreter away from it as often. An interval that somebody else has set is left alone.
-    """
-
-    WAITING, WORKING = 0.0005, 0.020  # seconds that another thread may go on while an engine waits, and works
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
-        self._before = 0.0
-        self._ours: set[float] = set()
-
-    def begin(self) -> None:
-        with self._lock:
-            self._users += 1
-            if self._users == 1:
-                self._before = sys.getswitchinterval()
-                self._ours = set(map(_as_python_rounds, (self.WORKING, self.WAITING)))
-
-    def set(self, seconds: float) -> None:
-        if sys.getswitchinterval() in self._ours:
-            sys.setswitchinterval(seconds)
-
-    def end(self) -> None:
-        with self._lock:
-            self._users -= 1
-            self.set(self.WAITING if self._users else self._before)
-
-
-def _as_python_rounds(seconds: float) -> float:
-    sys.setswitchinterval(seconds)
-    return sys.getswitchinterval()
-
-
-_turns = _Turns()
-
-
-class _Selector(selectors.DefaultSelector):
-    """Waits for sockets as long as a clock says."""
+class _FastSelector(selectors.DefaultSelector):
+    """Waits for sockets as long as a fast clock says."""
 
     def __init__(self, speed: float) -> None:
         super().__init__()
@@ -71,23 +31,12 @@ class _Selector(selectors.DefaultSelector):
         return super().select(None if timeout is None else timeout / self._speed)
 
 
-class _UrgentSelector(_Selector):
-    """Likewise, and says when its engine waits and when it works."""
+class _FastLoop(asyncio.SelectorEventLoop):
+    """A loop on which every sleep, deadline and timer runs at the speed of a fast clock."""
 
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        _turns.set(_turns.WAITING)
-        try:
-            return super().select(timeout)
-        finally:
-            _turns.set(_turns.WORKING)
-
-
-class _Loop(asyncio.SelectorEventLoop):
-    """A loop on which every sleep, deadline and timer runs at the speed of a clock."""
-
-    def __init__(self, selector: selectors.BaseSelector, speed: float) -> None:
+    def __init__(self, speed: float) -> None:
         self._speed = speed
-        super().__init__(selector)
+        super().__init__(_FastSelector(speed))
 
     def time(self) -> float:
         return super().time() * self._speed
@@ -95,26 +44,57 @@ class _Loop(asyncio.SelectorEventLoop):
 
 def new_event_loop(speed: float = 1.0) -> asyncio.AbstractEventLoop:
     """Return a loop whose seconds are those of a clock with this speed."""
-    return asyncio.new_event_loop() if speed == 1.0 else _Loop(_Selector(speed), speed)
+    return asyncio.new_event_loop() if speed == 1.0 else _FastLoop(speed)
+
+
+class _ShortTurns:
+    """Lets Python's threads take turns each millisecond, instead of every five, as long as an engine runs.
+
+    A thread that computes, such as a cell, gives the interpreter up only when its turn ends; and an engine asks for it
+    anew whenever it has given it up itself, as each read from a socket does: beside a computing cell its loop woke up to
+    25 ms late so, and up to 230 ms where the cell could go on for 20 ms each time. An interval that somebody else has
+    set meanwhile is left alone.
+    """
+
+    SECONDS = 0.001
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._before = self._ours = 0.0
+
+    def begin(self) -> None:
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                self._before = sys.getswitchinterval()
+                sys.setswitchinterval(min(self._before, self.SECONDS))
+                self._ours = sys.getswitchinterval()  # as Python rounds it
+
+    def end(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0 and sys.getswitchinterval() == self._ours:
+                sys.setswitchinterval(self._before)
+
+
+_short_turns = _ShortTurns()
 
 
 class Engine:
-    """A background event loop.
+    """A background event loop; while one runs, Python's threads take shorter turns.
 
     Args:
         name: Of its thread.
         speed: Of its time; a clock's.
-        is_urgent: Whether it comes before threads that compute; for what serves a socket.
     """
 
-    def __init__(self, name: str = "v6kit-engine", *, speed: float = 1.0, is_urgent: bool = True) -> None:
-        self._is_urgent = is_urgent
-        self._loop = _Loop(_UrgentSelector(speed), speed) if is_urgent else new_event_loop(speed)
+    def __init__(self, name: str = "v6kit-engine", *, speed: float = 1.0) -> None:
+        self._loop = new_event_loop(speed)
         self._closing = threading.Lock()
         self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
-        if is_urgent:
-            _turns.begin()
         self._thread.start()
+        _short_turns.begin()
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -155,8 +135,7 @@ class Engine:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
-            if self._is_urgent:
-                _turns.end()
+            _short_turns.end()
 
 
 async def _wind_down() -> None:

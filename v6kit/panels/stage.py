@@ -45,7 +45,7 @@ class Stage:
     """
 
     def __init__(self, owner: Desk | TableHistory) -> None:
-        self._engine = Engine("v6kit-panels", is_urgent=False)
+        self._engine = Engine("v6kit-panels")
         self._panels: dict[str, Panel] = {}
         self._lock = threading.Lock()
         self._has_ended = False
