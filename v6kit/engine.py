@@ -51,9 +51,9 @@ class _ShortTurns:
     """Lets Python's threads take turns each millisecond, instead of every five, as long as an engine runs.
 
     A thread that computes, such as a cell, gives the interpreter up only when its turn ends; and an engine asks for it
-    anew whenever it has given it up itself, as each read from a socket does: beside a computing cell its loop woke up to
-    25 ms late so, and up to 230 ms where the cell could go on for 20 ms each time. An interval that somebody else has
-    set meanwhile is left alone.
+    anew whenever it has given it up itself, as each read from a socket does. Beside a cell its loop woke up to 25 ms
+    late so, and up to 230 ms where the cell could go on for 20 ms. An interval that somebody else has set meanwhile is
+    left alone.
     """
 
     SECONDS = 0.001
