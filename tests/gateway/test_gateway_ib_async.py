@@ -643,13 +643,16 @@ async def test_streams_survive_1102_and_not_1101(
     for _ in range(5):
         await round_trip(ib)
     assert gateway.log.sent["TICK_PRICE"] == sent
+    ticks = asyncio.create_task(happens(ticker.updateEvent))
+    await asyncio.sleep(0)  # it listens from here on: they may come in one packet with the code
     gateway.broadcast(code)
     await error_with(errors, code)
     assert gateway.lines_in_use == int(survives)
     if survives:
-        await happens(ticker.updateEvent)
+        await ticks
         assert ticker.bid == gateway.market.quote(option.conid).bid
     else:
+        ticks.cancel()
         ib.cancelMktData(ticker.contract)
         await error_with(errors, 300)
 
