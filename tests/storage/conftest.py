@@ -15,7 +15,7 @@ import pytest
 from stores import Place, Proxy, ProxyServer, servers
 from tallies import SPEC, Tallies
 from v6kit.clock import FakeClock
-from v6kit.ledger import Ledger
+from v6kit.ledger import Ledger, upkeep
 from v6kit.ledger.store import Store
 from v6kit.queue import PositionQueue
 
@@ -80,6 +80,12 @@ def no_turns() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Store, "turn", lambda _store: nullcontext())
         yield
+
+
+@pytest.fixture
+def only_asked_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let upkeep come only where a test asks for it; by itself it may come at any of a ledger's first versions."""
+    monkeypatch.setattr(upkeep, "is_due", lambda *_versions: False)
 
 
 @pytest.fixture

@@ -164,6 +164,7 @@ def with_snapshot(ledger) -> Store:
     return Store(f"{ledger.uri}/{snapshot.FOLDER}")
 
 
+@pytest.mark.usefixtures("only_asked_turns")
 def test_opening_starts_from_the_snapshot_and_reads_only_newer_files(make_ledger, monkeypatch):
     """What the snapshot has seen is not read again, even where its rows came from elsewhere."""
     first = make_ledger()

@@ -57,9 +57,9 @@ def test_files_and_log_stay_few_over_600_commits(make_ledger):
     assert past.as_of(1)["count"].to_list() == [1], "time travel goes beyond what the log still has"
 
 
-def test_what_upkeep_notes_of_superseded_rows_changes_no_answer(make_ledger, clock, monkeypatch):
+@pytest.mark.usefixtures("only_asked_turns")
+def test_what_upkeep_notes_of_superseded_rows_changes_no_answer(make_ledger, clock):
     """Every version and every instant, before a compaction and after it, and of changes that came later."""
-    monkeypatch.setattr(upkeep, "is_due", lambda *_versions: False)  # the one turn is the one that is asked for below
     ledger = make_ledger()
     instants = []
     for number in range(60):
