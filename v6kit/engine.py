@@ -10,6 +10,7 @@ import concurrent.futures
 import selectors
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
@@ -80,6 +81,10 @@ class _ShortTurns:
 
 _short_turns = _ShortTurns()
 
+# Loops of engines that close: a coroutine that came after the last tasks were cancelled would be waited for, for ever.
+_ending: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+_handing_over = threading.Lock()
+
 
 class Engine:
     """A background event loop; while one runs, Python's threads take shorter turns.
@@ -110,12 +115,16 @@ class Engine:
         """Start a coroutine here; returns its future at once.
 
         Raises:
-            V6KitError: The engine is closed.
+            V6KitError: The engine is closed, or closing.
         """
         return submit(coro, self._loop)
 
     async def run(self, coro: Coroutine[Any, Any, _T]) -> _T:
-        """Run a coroutine here and wait for it on the caller's loop; cancelling the wait cancels it."""
+        """Run a coroutine here and wait for it on the caller's loop; cancelling the wait cancels it.
+
+        Raises:
+            V6KitError: The engine is closed, or closing.
+        """
         if self.is_current:
             return await coro
         return await asyncio.wrap_future(self.submit(coro))
@@ -131,6 +140,8 @@ class Engine:
         with self._closing:
             if self._loop.is_closed():
                 return
+            with _handing_over:
+                _ending.add(self._loop)
             asyncio.run_coroutine_threadsafe(_wind_down(), self._loop).result()
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
@@ -156,12 +167,13 @@ def submit(coro: Coroutine[Any, Any, _T], loop: asyncio.AbstractEventLoop) -> co
     """Start a coroutine on a loop that runs on another thread.
 
     Raises:
-        V6KitError: That loop has ended.
+        V6KitError: That loop has ended, or its engine is closing.
     """
-    if loop.is_closed():
-        coro.close()
-        raise V6KitError("this belongs to an engine that has ended, with its desk; open the desk again to go on")
-    return asyncio.run_coroutine_threadsafe(coro, loop)
+    with _handing_over:
+        if loop not in _ending and not loop.is_closed():
+            return asyncio.run_coroutine_threadsafe(coro, loop)
+    coro.close()
+    raise V6KitError("this belongs to an engine that has ended, with its desk; open the desk again to go on")
 
 
 class Homed(Protocol):

@@ -127,6 +127,29 @@ async def test_an_engine_closes_what_still_runs():
     engine.close()
 
 
+async def test_an_engine_that_closes_takes_nothing_new():
+    """It would never be run to its end, and whoever waits for it would wait for ever."""
+    engine = Engine("v6kit-test")
+    begun, may_end, cancelled = threading.Event(), threading.Event(), threading.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.to_thread(lambda: (begun.set(), may_end.wait(DEADLINE)))
+        finally:
+            cancelled.set()
+
+    engine.submit(work())
+    await asyncio.to_thread(begun.wait, DEADLINE)
+    closing = asyncio.create_task(asyncio.to_thread(engine.close))
+    await asyncio.to_thread(cancelled.wait, DEADLINE)  # from here on it waits for the thread of its work
+    try:
+        with pytest.raises(V6KitError, match="has ended"):
+            engine.submit(asyncio.sleep(60))
+    finally:
+        may_end.set()
+        await closing
+
+
 async def test_an_engine_cannot_close_itself():
     """It would wait for its own thread."""
     engine = Engine("v6kit-test")

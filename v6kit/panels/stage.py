@@ -88,7 +88,7 @@ class Stage:
         with self._lock:
             if self._panels.get(panel.place) is panel:
                 del self._panels[panel.place]
-        self.call(lambda: self.submit(self._end_if_empty()))
+        self.call(self._look_whether_empty)
 
     def submit(self, coro: Coroutine[Any, Any, _T]) -> concurrent.futures.Future[_T]:
         """Start a coroutine here, from any thread.
@@ -146,6 +146,10 @@ class Stage:
                 self._hearings[table] = now, hearing
             heard.append(asyncio.shield(self._hearings[table][1]))
         await asyncio.gather(*heard)
+
+    def _look_whether_empty(self) -> None:
+        with suppress(V6KitError):  # the thread is ending already
+            self.submit(self._end_if_empty())
 
     async def _end_if_empty(self) -> None:
         await _work_done(None)
