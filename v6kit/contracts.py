@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import math
 import operator
-import re
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 SEC_TYPES = ("OPT", "FOP", "STK", "FUT", "IND", "CASH", "BOND", "FUND", "CFD", "CMDTY", "CRYPTO", "WAR")
 OPTION_TYPES = ("OPT", "FOP", "WAR")
 DEFAULT_STRATEGY_PRIORITY = 2
+INT32_END = 2**31  # what a column of 32 bits holds lies below
+_LONGEST_DAYS = 36_500  # a longer span leaves the calendar when it is added to an instant
 
 
 class Right(StrEnum):
@@ -38,8 +40,8 @@ class Source(StrEnum):
 class Quality(StrEnum):
     """How far a row of the book can be trusted.
 
-    `ok`: bid, ask or last came after the request. `partial`: some of it. `stale`: true once, the link has been down
-    since. `error`: the gateway refused, see the error code.
+    `ok`: bid and ask, or last, came after the request. `partial`: less than that. `stale`: true once, but the quotes
+    have been cut off since. `error`: the gateway refused, see the error code.
     """
 
     OK = "ok"
@@ -48,8 +50,8 @@ class Quality(StrEnum):
     ERROR = "error"
 
 
-def check_int(name: str, value: SupportsIndex, *, minimum: int = 1) -> int:
-    """Return `value` as an int of at least `minimum`; booleans, floats and strings are refused."""
+def check_int(name: str, value: SupportsIndex, *, minimum: int = 1, below: int = 2**63) -> int:
+    """Return `value` as an int from `minimum` to below a power of two; booleans, floats and strings are refused."""
     if isinstance(value, bool):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     try:
@@ -58,8 +60,8 @@ def check_int(name: str, value: SupportsIndex, *, minimum: int = 1) -> int:
         raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__})") from None
     if number < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {number}")
-    if number >= 2**63:
-        raise ValueError(f"{name} must be below 2**63, got {number}")
+    if number >= below:
+        raise ValueError(f"{name} must be below 2**{below.bit_length() - 1}, got {number}")
     return number
 
 
@@ -67,7 +69,10 @@ def check_float(name: str, value: float, *, above: float = -math.inf) -> float:
     """Return `value` as a finite float greater than `above`."""
     if isinstance(value, bool | str) or not hasattr(value, "__float__"):
         raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
-    number = float(value)
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError) as error:  # several numbers in an array, or one beyond all floats
+        raise ValueError(f"{name} must be a number, got {value!r}: {error}") from None
     if not math.isfinite(number) or number <= above:
         wanted = "finite" if above == -math.inf else f"finite and greater than {above:g}"
         raise ValueError(f"{name} must be {wanted}, got {number!r}")
@@ -98,7 +103,23 @@ def check_instant(name: str, value: datetime) -> datetime:
         raise TypeError(f"{name} must be a datetime, got {value!r} ({type(value).__name__})")
     if value.tzinfo is None:
         raise ValueError(f"{name} must be an aware datetime, got the naive {value!r}; add tzinfo=UTC")
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{name} must lie within the years 1 to 9999 of UTC, got {value!r}") from None
+
+
+def check_span(name: str, value: timedelta, *, zero_allowed: bool = False) -> timedelta:
+    """Return a duration of at most a hundred years; refuse what does not last, unless zero is allowed."""
+    if not isinstance(value, timedelta):
+        raise TypeError(f"{name} must be a timedelta, got {value!r} ({type(value).__name__})")
+    if value < timedelta(0) or (value == timedelta(0) and not zero_allowed):
+        raise ValueError(
+            f"{name} must {'not be negative' if zero_allowed else 'be longer than nothing'}, got {value!r}"
+        )
+    if value > timedelta(days=_LONGEST_DAYS):
+        raise ValueError(f"{name} must be at most {_LONGEST_DAYS:,} days, got {value!r}")
+    return value
 
 
 def check_right(value: str | Right) -> Right:
@@ -111,22 +132,15 @@ def check_right(value: str | Right) -> Right:
     raise ValueError(f"right must be 'C', 'P', 'CALL' or 'PUT', got {value!r}")
 
 
-def check_expiry(value: str | date) -> str:
+def check_expiry(value: str | date, name: str = "expiry") -> str:
     """Return `YYYYMMDD` for a real date, given as that text or as a `date`."""
     if isinstance(value, date):
         return value.strftime("%Y%m%d")
-    text = check_text("expiry", value)
-    if not re.fullmatch("[0-9]{8}", text) or not _is_date(text):
-        raise ValueError(f"expiry must be a real date written YYYYMMDD, got {value!r}")
-    return text
-
-
-def _is_date(text: str) -> bool:
-    try:
-        datetime.strptime(text, "%Y%m%d").replace(tzinfo=UTC)
-    except ValueError:
-        return False
-    return True
+    text = check_text(name, value)
+    with suppress(ValueError):
+        if date.fromisoformat(text).strftime("%Y%m%d") == text:  # ISO has other ways to write a date as well
+            return text
+    raise ValueError(f"{name} must be a real date written YYYYMMDD, got {value!r}")
 
 
 def check_sec_type(value: str) -> str:
@@ -168,12 +182,9 @@ class Leg:
         if self.quantity == 0:
             raise ValueError("quantity must not be 0; a leg that is not held does not belong to the strategy")
         if self.sec_type in OPTION_TYPES:
-            for name in ("right", "strike", "expiry"):
-                if getattr(self, name) is None:
-                    raise ValueError(f"{name} is needed for a leg of sec_type {self.sec_type!r}, got None")
-            self._put("right", check_right(self.right or ""))
-            self._put("strike", check_float("strike", self.strike or 0.0, above=0.0))
-            self._put("expiry", check_expiry(self.expiry or ""))
+            self._put("right", check_right(self._needed("right")))
+            self._put("strike", check_float("strike", self._needed("strike"), above=0.0))
+            self._put("expiry", check_expiry(self._needed("expiry")))
             return
         for name in ("right", "strike"):
             if getattr(self, name) is not None:
@@ -195,6 +206,11 @@ class Leg:
             expiry=instrument.expiry,
             quantity=quantity,
         )
+
+    def _needed(self, name: str) -> Any:  # noqa: ANN401 - what it is, is still to be checked
+        if (value := getattr(self, name)) is None:
+            raise ValueError(f"{name} is needed for a leg of sec_type {self.sec_type!r}, got None")
+        return value
 
     def _put(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)  # a frozen dataclass has no other door

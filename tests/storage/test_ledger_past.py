@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
 
+import numpy as np
 import polars as pl
 import pytest
 from deltalake import write_deltalake
@@ -37,6 +38,7 @@ def counts(frame: pl.DataFrame) -> dict[str, int]:
         (3, {"QQQ": 1, "SPY": 2}),
         (4, {"QQQ": 1, "SPY": 2, "IWM": 1}),
         (START, {"SPY": 1}),
+        (np.int64(1), {"SPY": 1}),
         (START + timedelta(seconds=9), {"SPY": 1}),
         (START + timedelta(seconds=20), {"QQQ": 1, "SPY": 2}),
         (START + timedelta(seconds=40), {"QQQ": 1, "SPY": 2, "IWM": 1}),
@@ -59,7 +61,7 @@ def test_as_of_returns_what_was_known_then(past, when, expected):
         (START - timedelta(seconds=1), VersionUnavailableError, "the first change was at 2026-11-20 14:30:00"),
         (START + timedelta(seconds=41), VersionUnavailableError, "is in the future"),
         (datetime(2026, 11, 20, 14, 30), ValueError, "when must be an aware datetime"),  # noqa: DTZ001 - on purpose
-        ("2026-11-20T14:30:00", ValueError, "when must be an aware datetime"),
+        ("2026-11-20", ValueError, r"as 2026-11-20T00:00:00\+00:00 does, got '2026-11-20'"),
         ("yesterday", ValueError, "when must be ISO text .* got 'yesterday'"),
         (True, TypeError, "when must be a version, a datetime or ISO text, got True"),
         (1.5, TypeError, "got 1.5"),

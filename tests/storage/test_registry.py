@@ -10,6 +10,7 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 import ib_async
+import numpy as np
 import polars as pl
 import pytest
 from v6kit.contracts import ActiveContract, Leg, Right
@@ -259,6 +260,13 @@ async def test_a_wrong_field_is_named_with_its_value(
         await registry.add_strategy(1, [leg])
 
 
+async def test_an_id_out_of_a_column_is_a_number_like_any_other(registry: StrategyRegistry):
+    """As pandas and numpy have it; kept as text."""
+    await registry.add_strategy(np.int64(7), [CALL])
+    assert list(registry) == ["7"]
+    assert registry[np.int64(7)].strategy_id == "7"
+
+
 async def test_wrong_arguments_of_a_strategy_are_named(registry: StrategyRegistry):
     """No legs, one leg instead of several, the same conid twice, an id or kind that is none."""
     with pytest.raises(ValueError, match=r"legs must not be empty, got \[\]"):
@@ -269,10 +277,12 @@ async def test_wrong_arguments_of_a_strategy_are_named(registry: StrategyRegistr
         await registry.add_strategy(1, 5)
     with pytest.raises(ValueError, match="legs name conid 101 twice"):
         await registry.add_strategy(1, [CALL, CALL])
-    with pytest.raises(TypeError, match="strategy_id must be a string, got True"):
+    with pytest.raises(TypeError, match="strategy_id must be text or a whole number, got True"):
         await registry.add_strategy(True, [CALL])
     with pytest.raises(ValueError, match="strategy_id must not be empty"):
         await registry.add_strategy("", [CALL])
+    with pytest.raises(ValueError, match="on must be a real date written YYYYMMDD, got 'today'"):
+        await registry.expire(on="today")
     with pytest.raises(ValueError, match="kind must not be empty"):
         await registry.add_strategy(1, [CALL], kind=" ")
     with pytest.raises(ValueError, match="conid must be at least 1, got -1"):

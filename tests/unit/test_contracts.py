@@ -6,8 +6,10 @@ import dataclasses
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 
+import numpy as np
 import pytest
 from v6kit.contracts import (
+    INT32_END,
     ActiveContract,
     Instrument,
     Leg,
@@ -22,6 +24,7 @@ from v6kit.contracts import (
     check_int,
     check_right,
     check_sec_type,
+    check_span,
     check_text,
     label,
 )
@@ -66,8 +69,11 @@ def test_stocks_and_futures_have_none_of_the_option_fields():
         ({"right": "X"}, ValueError, "right must be 'C', 'P', 'CALL' or 'PUT', got 'X'"),
         ({"right": None}, ValueError, "right is needed for a leg of sec_type 'OPT', got None"),
         ({"right": 1}, TypeError, "right must be a string, got 1"),
+        ({"right": 0}, TypeError, "right must be a string, got 0"),
         ({"strike": None}, ValueError, "strike is needed"),
         ({"strike": 0}, ValueError, "strike must be finite and greater than 0, got 0.0"),
+        ({"strike": ""}, TypeError, "strike must be a number, got ''"),
+        ({"strike": 10**400}, ValueError, "strike must be a number, got 1000"),
         ({"strike": -5.0}, ValueError, "strike must be finite and greater than 0, got -5.0"),
         ({"strike": float("nan")}, ValueError, "strike must be finite and greater than 0, got nan"),
         ({"strike": float("inf")}, ValueError, "strike must be finite"),
@@ -77,6 +83,8 @@ def test_stocks_and_futures_have_none_of_the_option_fields():
         ({"expiry": "20260230"}, ValueError, "expiry must be a real date written YYYYMMDD, got '20260230'"),
         ({"expiry": "2026-12-18"}, ValueError, "expiry must be a real date written YYYYMMDD, got '2026-12-18'"),
         ({"expiry": 20261218}, TypeError, "expiry must be a string, got 20261218"),
+        ({"expiry": 0}, TypeError, "expiry must be a string, got 0"),
+        ({"expiry": "2026W511"}, ValueError, "expiry must be a real date written YYYYMMDD, got '2026W511'"),
         ({"sec_type": "OPTION"}, ValueError, "sec_type must be one of OPT, .* got 'OPTION'"),
         ({"quantity": 0}, ValueError, "quantity must not be 0"),
         ({"quantity": float("nan")}, ValueError, "quantity must be finite, got nan"),
@@ -137,6 +145,9 @@ def test_integers_are_exact():
     for wrong in (0, -1, 2**63):
         with pytest.raises(ValueError, match="n must be"):
             check_int("n", wrong)
+    assert check_int("n", 2**31 - 1, below=INT32_END) == 2**31 - 1
+    with pytest.raises(ValueError, match=r"n must be below 2\*\*31, got 2147483648"):
+        check_int("n", 2**31, below=INT32_END)
 
 
 def test_floats_are_finite():
@@ -148,6 +159,9 @@ def test_floats_are_finite():
             check_float("x", wrong)
     for wrong in (True, "1", None, [1]):
         with pytest.raises(TypeError, match="x must be a number, got"):
+            check_float("x", wrong)
+    for wrong in (10**400, np.array([1.0, 2.0])):
+        with pytest.raises(ValueError, match="x must be a number, got"):
             check_float("x", wrong)
 
 
@@ -170,6 +184,22 @@ def test_instants_are_aware_and_come_back_in_utc():
     for wrong in ("2026-11-20", date(2026, 11, 20), 5, None):
         with pytest.raises(TypeError, match="at must be a datetime, got"):
             check_instant("at", wrong)
+    with pytest.raises(ValueError, match="at must lie within the years 1 to 9999 of UTC"):
+        check_instant("at", datetime.max.replace(tzinfo=there))
+
+
+def test_spans_are_durations_that_end():
+    """A timedelta of more than nothing, short enough to be added to an instant."""
+    assert check_span("s", timedelta(seconds=1)) == timedelta(seconds=1)
+    assert check_span("s", timedelta(0), zero_allowed=True) == timedelta(0)
+    for wrong in (60, None, "1 h"):
+        with pytest.raises(TypeError, match="s must be a timedelta, got"):
+            check_span("s", wrong)
+    for wrong, says in ((timedelta(0), "longer than nothing"), (timedelta.max, "at most 36,500 days, got")):
+        with pytest.raises(ValueError, match=f"s must be {says}"):
+            check_span("s", wrong)
+    with pytest.raises(ValueError, match="s must not be negative, got"):
+        check_span("s", timedelta(-1), zero_allowed=True)
 
 
 def test_security_types_are_ibs():

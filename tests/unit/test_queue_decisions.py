@@ -75,6 +75,27 @@ def test_backoff_doubles_up_to_its_cap(attempt):
     assert BACKOFF.delay(attempt) == min(timedelta(seconds=10) * 2 ** min(attempt - 1, 10), timedelta(seconds=35))
 
 
+def test_a_long_backoff_stays_within_its_cap():
+    """A doubling of days leaves the calendar long before the attempts are used up."""
+    backoff = Backoff(base=timedelta(days=1), cap=timedelta(days=30), jitter=0.0)
+    assert [backoff.delay(attempt).days for attempt in (1, 5, 6, 1000)] == [1, 16, 30, 30]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "text"),
+    [
+        ({"base": 5}, TypeError, "base must be a timedelta, got 5"),
+        ({"cap": timedelta(0)}, ValueError, "cap must be longer than nothing"),
+        ({"jitter": 1.5}, ValueError, "jitter must be a share from 0 to 1, got 1.5"),
+        ({"jitter": "much"}, TypeError, "jitter must be a number, got 'much'"),
+    ],
+)
+def test_a_wrong_backoff_is_refused_where_it_is_made(wrong, error, text):
+    """Not when the first retry needs it, in the midst of a worker's cycle."""
+    with pytest.raises(error, match=text):
+        Backoff(**wrong)
+
+
 def test_backoff_is_spread_by_its_jitter():
     """Failures of one moment do not return in one."""
     waits = {Backoff(base=timedelta(seconds=100), jitter=0.2).delay(1) for _ in range(200)}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import polars as pl
 
@@ -59,16 +60,23 @@ def as_moment(when: When) -> int | datetime:
     Raises:
         TypeError, ValueError: It is neither, or text that is no instant, or a naive datetime.
     """
-    if isinstance(when, bool) or not isinstance(when, int | datetime | str):
-        raise TypeError(f"when must be a version, a datetime or ISO text, got {when!r} ({type(when).__name__})")
-    if isinstance(when, int):
-        return when
     if isinstance(when, str):
-        try:
-            when = datetime.fromisoformat(when)
-        except ValueError:
-            raise ValueError(f"when must be ISO text such as 2026-11-22T14:32:05+00:00, got {when!r}") from None
-    return check_instant("when", when)
+        return check_instant("when", _parsed(when))
+    if isinstance(when, datetime):
+        return check_instant("when", when)
+    if isinstance(when, bool) or not isinstance(when, SupportsIndex):
+        raise TypeError(f"when must be a version, a datetime or ISO text, got {when!r} ({type(when).__name__})")
+    return operator.index(when)
+
+
+def _parsed(text: str) -> datetime:
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"when must be ISO text such as 2026-11-22T14:32:05+00:00, got {text!r}") from None
+    if instant.tzinfo is None:
+        raise ValueError(f"when must say how far it is from UTC, as {instant.isoformat()}+00:00 does, got {text!r}")
+    return instant
 
 
 def matching(columns: pl.DataFrame, key: Sequence[str], values: Sequence[Any]) -> pl.DataFrame:

@@ -6,16 +6,14 @@ Every refusal names the argument, or the item and its column, and the value. Doe
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
 from typing import Any
 
 import polars as pl
 
-from v6kit.contracts import check_instant, check_int, check_text
+from v6kit.contracts import INT32_END, check_instant, check_int, check_text
 from v6kit.queue.requests import WANTED_COLUMNS, Wanted
 
 MANY = 1_000  # from here on a frame is faster than rows
-_INT32_MAX = 2**31 - 1
 
 
 def as_wanted(items: pl.DataFrame | Iterable[Mapping[str, Any]]) -> Sequence[Wanted] | pl.DataFrame:
@@ -79,28 +77,11 @@ def _checked(index: int, item: Mapping[str, Any]) -> Wanted:
         return Wanted(
             conid=check_int("conid", given.conid),
             symbol=check_text("symbol", given.symbol),
-            priority=check_small("priority", given.priority),
+            priority=check_int("priority", given.priority, below=INT32_END),
             account=check_text("account", given.account, empty_allowed=True),
-            max_attempts=check_small("max_attempts", given.max_attempts),
+            max_attempts=check_int("max_attempts", given.max_attempts, below=INT32_END),
             available_at=None if given.available_at is None else check_instant("available_at", given.available_at),
             due_at=None if given.due_at is None else check_instant("due_at", given.due_at),
         )
     except (TypeError, ValueError) as error:
         raise type(error)(f"item {index}: {error}") from None
-
-
-def check_span(name: str, value: timedelta) -> timedelta:
-    """Return a duration; refuse what is none, and what does not last."""
-    if not isinstance(value, timedelta):
-        raise TypeError(f"{name} must be a timedelta, got {value!r} ({type(value).__name__})")
-    if value <= timedelta(0):
-        raise ValueError(f"{name} must be longer than nothing, got {value!r}")
-    return value
-
-
-def check_small(name: str, value: int) -> int:
-    """Return a whole number from 1 that fits its 32-bit column."""
-    number = check_int(name, value)
-    if number > _INT32_MAX:
-        raise ValueError(f"{name} must be at most {_INT32_MAX}, got {number}")
-    return number

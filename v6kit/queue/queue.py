@@ -16,13 +16,13 @@ from typing import Any
 import polars as pl
 
 from v6kit.clock import Clock
-from v6kit.contracts import check_int, check_text
+from v6kit.contracts import INT32_END, check_int, check_span, check_text
 from v6kit.display import Card
 from v6kit.errors import RequestNotFoundError
 from v6kit.ledger import Decision, Durable, LedgerTable, Moment
 from v6kit.queue import decisions
 from v6kit.queue.ids import RequestIds
-from v6kit.queue.intake import MANY, as_wanted, check_small, check_span
+from v6kit.queue.intake import MANY, as_wanted
 from v6kit.queue.requests import (
     MAX_ATTEMPTS,
     MONITORING_PRIORITY,
@@ -160,7 +160,7 @@ class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
         """
         check_int("limit", limit)
         if priority is not None:
-            check_small("priority", priority)
+            check_int("priority", priority, below=INT32_END)
         check_span("lease", lease)
 
         def decide(state: QueueState, moment: Moment) -> decisions.Verdict:
@@ -258,7 +258,7 @@ class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
             RequestNotFoundError: The queue never held it.
             TypeError, ValueError: The priority is no whole number from 1.
         """
-        check_small("priority", priority)
+        check_int("priority", priority, below=INT32_END)
         ids = [request_id(item) for item in as_list(items)]
         await self._change(partial(decisions.prioritise, ids=ids, priority=priority))
 

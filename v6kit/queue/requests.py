@@ -11,6 +11,7 @@ Every request goes ::
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from typing import NamedTuple, Self
 
 import polars as pl
 
-from v6kit.contracts import check_text
+from v6kit.contracts import check_float, check_span, check_text
 from v6kit.display import Card, Printer, Shown, Table, counted, span, utc
 from v6kit.ledger import INSTANT, NO_INSTANT, STAMP, TableSpec
 
@@ -222,12 +223,10 @@ class Outcome:
             delay: Until the next one; default by the queue's backoff.
 
         Raises:
-            TypeError, ValueError: The delay is no duration, or negative; or the message is empty.
+            TypeError, ValueError: The delay is no duration, negative or beyond a century; or the message is empty.
         """
-        if delay is not None and not isinstance(delay, timedelta):
-            raise TypeError(f"delay must be a timedelta, got {delay!r} ({type(delay).__name__})")
-        if delay is not None and delay < timedelta(0):
-            raise ValueError(f"delay must not be negative, got {delay!r}")
+        if delay is not None:
+            check_span("delay", delay, zero_allowed=True)
         return cls(item, Status.PENDING, check_text("error_message", error_message), delay)
 
 
@@ -250,16 +249,27 @@ class Backoff:
     Attributes:
         base: After the first attempt.
         cap: The longest wait.
-        jitter: Share of the wait by which it is spread, so that failures of one moment do not return in one.
+        jitter: Share of the wait by which it is spread, 0 to 1, so that failures of one moment do not return in one.
+
+    Raises:
+        TypeError, ValueError: One of them is no duration, or no such share; names it and its value.
     """
 
     base: timedelta = timedelta(seconds=5)
     cap: timedelta = timedelta(minutes=5)
     jitter: float = 0.2
 
+    def __post_init__(self) -> None:
+        """Validate."""
+        check_span("base", self.base)
+        check_span("cap", self.cap)
+        if not 0 <= check_float("jitter", self.jitter) <= 1:
+            raise ValueError(f"jitter must be a share from 0 to 1, got {self.jitter!r}")
+
     def delay(self, attempt: int) -> timedelta:
         """Return the wait after this attempt, counted from 1."""
-        wait: timedelta = min(self.base * 2 ** min(attempt - 1, 32), self.cap)
+        doublings = min(attempt - 1, math.ceil(math.log2(max(self.cap / self.base, 1))))
+        wait: timedelta = min(self.base * 2**doublings, self.cap)
         spread = random.uniform(1 - self.jitter, 1 + self.jitter)  # noqa: S311 - spreads load, guards nothing
         return wait * spread
 

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, SupportsIndex
 
 import polars as pl
 
-from v6kit.contracts import OPTION_TYPES, Leg, check_int, check_text
+from v6kit.contracts import OPTION_TYPES, Leg, check_text
 
 Legs = Iterable[Leg | Mapping[str, Any]] | pl.DataFrame
 
 
-def as_strategy_id(value: str | int) -> str:
-    """Return a strategy's id as text."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return check_text("strategy_id", value)  # type: ignore[arg-type]  # it refuses what is no text
+def as_strategy_id(value: str | SupportsIndex) -> str:
+    """Return a strategy's id as text, given as that or as a whole number, a column's of another library too.
 
-
-def as_priority(value: int) -> int:
-    """Return a strategy's priority, which is kept in 32 bits."""
-    priority = check_int("priority", value)
-    if priority >= 2**31:
-        raise ValueError(f"priority must be below 2**31, got {priority}")
-    return priority
+    Raises:
+        TypeError, ValueError: It is neither, or empty.
+    """
+    if isinstance(value, str):
+        return check_text("strategy_id", value)
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+        raise TypeError(f"strategy_id must be text or a whole number, got {value!r} ({type(value).__name__})")
+    return str(operator.index(value))
 
 
 def as_legs(legs: Legs) -> list[Leg]:

@@ -18,12 +18,12 @@ from typing import Any, NoReturn
 import polars as pl
 
 from v6kit.clock import Clock
-from v6kit.contracts import ActiveContract, check_expiry, check_float, check_int, check_text
+from v6kit.contracts import INT32_END, ActiveContract, check_expiry, check_float, check_int, check_text
 from v6kit.display import Card, among, counted
 from v6kit.errors import StorageError, StrategyNotFoundError
 from v6kit.ledger import Durable, LedgerTable, Rows
 from v6kit.registry import decisions
-from v6kit.registry.legs import Legs, as_legs, as_priority, as_strategy_id, fields_of
+from v6kit.registry.legs import Legs, as_legs, as_strategy_id, fields_of
 from v6kit.registry.rows import SPEC, Amendment, Key, RegistryRow, RegistryState, as_rows
 from v6kit.registry.strategy import Strategy, registry_card
 
@@ -111,7 +111,7 @@ class StrategyRegistry(LedgerTable[RegistryRow, RegistryState]):
                 strategy_id=as_strategy_id(strategy_id),
                 kind=None if kind is None else check_text("kind", kind),
                 account=None if account is None else check_text("account", account),
-                priority=None if priority is None else as_priority(priority),
+                priority=None if priority is None else check_int("priority", priority, below=INT32_END),
             )
         )
 
@@ -211,7 +211,7 @@ class StrategyRegistry(LedgerTable[RegistryRow, RegistryState]):
 
     async def expire(self, on: date | None = None) -> list[ActiveContract]:
         """Remove every leg whose expiry lies before `on` (default: today, UTC); returns them."""
-        limit = check_expiry(on if on is not None else self.clock.now().date())
+        limit = check_expiry(self.clock.now().date() if on is None else on, "on")
         chosen = partial(decisions.expired, before=limit)
         return await self._change(partial(decisions.remove, chosen=chosen, change="EXPIRE"))
 
