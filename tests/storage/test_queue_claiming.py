@@ -377,6 +377,17 @@ def test_a_wrong_outcome_is_refused_where_it_is_made(make, error, text):
         make("an id")
 
 
+async def test_only_outcomes_are_settled(queue):
+    """A request alone does not say what became of it."""
+    await queue.insert(1, "SPY")
+    batch = await queue.get_batch()
+    with pytest.raises(TypeError, match=r"outcomes must be made by Outcome.success\(item\) and the like, got Queued"):
+        await queue.settle(batch)
+    with pytest.raises(TypeError, match=r"outcomes must be several, e.g. \[Outcome.success\(item\)\], got Outcome"):
+        await queue.settle(Outcome.success(batch[0]))
+    assert await queue.settle([Outcome.success(batch[0])]) == ([batch[0].request_id], [])
+
+
 # --- giving back, extending, steering -----------------------------------------------------------------------------
 
 

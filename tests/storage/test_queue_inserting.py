@@ -163,7 +163,7 @@ WRONG = [
 async def test_a_wrong_value_is_refused_with_its_name_and_nothing_is_queued(queue, change, error, text):
     """The argument and the value are named."""
     given = GOOD | change
-    with pytest.raises(error, match=text):
+    with pytest.raises(error, match=f"^{text}"):
         await queue.insert(given.pop("conid"), given.pop("symbol"), given.pop("priority", 2), **given)
     assert queue.current().is_empty()
 
@@ -176,6 +176,13 @@ async def test_one_wrong_item_refuses_all_of_them_and_is_named(queue, change, er
     with pytest.raises(error, match=f"item {rows - 1}: {text}"):
         await queue.insert_many(items)
     assert queue.current().is_empty()
+
+
+@pytest.mark.parametrize("wrong", [5, None, "SPY", GOOD, pl.LazyFrame([GOOD])])
+async def test_what_are_not_several_items_is_refused(queue, wrong):
+    """One item alone is the usual mistake, and a frame that was not collected."""
+    with pytest.raises(TypeError, match="items must be a polars frame or several mappings with conid and symbol, got"):
+        await queue.insert_many(wrong)
 
 
 @pytest.mark.parametrize("rows", [2, 2_000])
@@ -228,7 +235,6 @@ async def test_a_frame_is_brought_into_shape_however_long_it_is(queue, rows, clo
         ([{**GOOD, "prio": 1}], ValueError, "item 0: unknown column 'prio'; known are conid, symbol"),
         (pl.DataFrame({"conid": [1]}), ValueError, "items: 'symbol' is missing"),
         (pl.DataFrame({"conid": [1], "symbol": ["A"], "Priority": [1]}), ValueError, "unknown column 'Priority'"),
-        ({"conid": 1, "symbol": "SPY"}, TypeError, "item 0 must be a mapping"),
     ],
 )
 async def test_items_of_the_wrong_shape_are_refused(queue, items, error, text):

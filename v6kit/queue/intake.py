@@ -1,4 +1,4 @@
-"""What comes into the queue from outside, checked: what is to be queued, and how long things may last.
+"""What comes into the queue from outside, checked: what is to be queued, which requests are meant, how they ended.
 
 Every refusal names the argument, or the item and its column, and the value. Does no I/O.
 """
@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from v6kit.contracts import INT32_END, check_instant, check_int, check_text
-from v6kit.queue.requests import WANTED_COLUMNS, Wanted
+from v6kit.queue.requests import WANTED_COLUMNS, Claims, Outcome, QueuedPosition, Wanted
 
 MANY = 1_000  # from here on a frame is faster than rows
 
@@ -22,8 +22,10 @@ def as_wanted(items: pl.DataFrame | Iterable[Mapping[str, Any]]) -> Sequence[Wan
     Raises:
         TypeError, ValueError: Naming the column, the value and the item.
     """
+    if isinstance(items, Mapping | str) or not isinstance(items, pl.DataFrame | Iterable):
+        raise TypeError(f"items must be a polars frame or several mappings with conid and symbol, got {items!r}")
     if not isinstance(items, pl.DataFrame):
-        rows = [_checked(index, item) for index, item in enumerate(items)]
+        rows = [_checked_item(index, item) for index, item in enumerate(items)]
         return rows if len(rows) < MANY else pl.DataFrame(rows, schema=WANTED_COLUMNS, orient="row")
     _check_names(items.columns, "items")
     defaults = Wanted._field_defaults
@@ -37,7 +39,7 @@ def as_wanted(items: pl.DataFrame | Iterable[Mapping[str, Any]]) -> Sequence[Wan
     if items.height >= MANY and cast.height and _plausible(frame, cast):
         return cast
     # Few, or something is wrong somewhere: the check of one row says what.
-    rows = [_checked(index, row) for index, row in enumerate(frame.iter_rows(named=True))]
+    rows = [_checked_item(index, row) for index, row in enumerate(frame.iter_rows(named=True))]
     return rows if len(rows) < MANY else pl.DataFrame(rows, schema=WANTED_COLUMNS, orient="row")
 
 
@@ -68,20 +70,55 @@ def _plausible(given: pl.DataFrame, cast: pl.DataFrame) -> bool:
     )
 
 
-def _checked(index: int, item: Mapping[str, Any]) -> Wanted:
+def _checked_item(index: int, item: Mapping[str, Any]) -> Wanted:
     if not isinstance(item, Mapping):
         raise TypeError(f"item {index} must be a mapping with conid and symbol, got {item!r}")
     _check_names(item, f"item {index}")
-    given = Wanted(**item)
     try:
-        return Wanted(
-            conid=check_int("conid", given.conid),
-            symbol=check_text("symbol", given.symbol),
-            priority=check_int("priority", given.priority, below=INT32_END),
-            account=check_text("account", given.account, empty_allowed=True),
-            max_attempts=check_int("max_attempts", given.max_attempts, below=INT32_END),
-            available_at=None if given.available_at is None else check_instant("available_at", given.available_at),
-            due_at=None if given.due_at is None else check_instant("due_at", given.due_at),
-        )
+        return checked(Wanted(**item))
     except (TypeError, ValueError) as error:
         raise type(error)(f"item {index}: {error}") from None
+
+
+def checked(given: Wanted) -> Wanted:
+    """Return what is to be queued, in the table's types.
+
+    Raises:
+        TypeError, ValueError: Naming the field and the value.
+    """
+    return Wanted(
+        conid=check_int("conid", given.conid),
+        symbol=check_text("symbol", given.symbol),
+        priority=check_int("priority", given.priority, below=INT32_END),
+        account=check_text("account", given.account, empty_allowed=True),
+        max_attempts=check_int("max_attempts", given.max_attempts, below=INT32_END),
+        available_at=None if given.available_at is None else check_instant("available_at", given.available_at),
+        due_at=None if given.due_at is None else check_instant("due_at", given.due_at),
+    )
+
+
+def request_id(item: QueuedPosition | str) -> str:
+    """Return the id of a request that is given as itself or by its id."""
+    if isinstance(item, QueuedPosition):
+        return item.request_id
+    return check_text("request_id", item)
+
+
+def as_list(items: Claims) -> list[QueuedPosition | str]:
+    """Return one or many requests as a list."""
+    if isinstance(items, QueuedPosition | str):
+        return [items]
+    if not isinstance(items, Iterable):
+        raise TypeError(f"items must be a request, its id, or several of them, got {items!r}")
+    return list(items)
+
+
+def as_outcomes(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """Return outcomes as a list; refuse a single one, and what is none."""
+    if not isinstance(outcomes, Iterable):
+        raise TypeError(f"outcomes must be several, e.g. [Outcome.success(item)], got {outcomes!r}")
+    found = list(outcomes)
+    for each in found:
+        if not isinstance(each, Outcome):
+            raise TypeError(f"outcomes must be made by Outcome.success(item) and the like, got {each!r}")
+    return found

@@ -22,7 +22,7 @@ from v6kit.errors import RequestNotFoundError
 from v6kit.ledger import Decision, Durable, LedgerTable, Moment
 from v6kit.queue import decisions
 from v6kit.queue.ids import RequestIds
-from v6kit.queue.intake import MANY, as_wanted
+from v6kit.queue.intake import MANY, as_list, as_outcomes, as_wanted, checked, request_id
 from v6kit.queue.requests import (
     MAX_ATTEMPTS,
     MONITORING_PRIORITY,
@@ -113,10 +113,10 @@ class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
             a better priority and an earlier due_at.
 
         Raises:
-            TypeError, ValueError: As in `insert_many`.
+            TypeError, ValueError: An argument is wrong; names it and its value.
         """
-        item = Wanted(conid, symbol, priority, account, max_attempts, available_at, due_at)
-        return (await self.insert_many([item._asdict()]))[0]
+        item = checked(Wanted(conid, symbol, priority, account, max_attempts, available_at, due_at))
+        return (await self._change(partial(decisions.insert, wanted=[item], ids=self._ids)))[0]
 
     async def insert_many(self, items: pl.DataFrame | Iterable[Mapping[str, Any]]) -> list[str]:
         """Queue many positions in one commit, all or none.
@@ -180,14 +180,23 @@ class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
     async def mark_success(self, items: Claims) -> None:
         """End claimed requests as done, all or none.
 
+        Args:
+            items: One or several, as `get_batch` returned them; or their ids, if this object has claimed them.
+
         Raises:
             StaleClaimError: A claim is no longer current; nothing was changed.
             RequestNotFoundError: The queue never held it.
+            TypeError: What is given is no request and no id.
         """
         await self._settle([Outcome.success(item) for item in as_list(items)], refuse_stale=True)
 
     async def mark_failed(self, item: QueuedPosition | str, error_message: str) -> None:
-        """End a claimed request for good; raises as `mark_success`."""
+        """End a claimed request for good; raises as `mark_success`.
+
+        Args:
+            item: The claimed request, or its id.
+            error_message: Why it cannot succeed; not empty.
+        """
         await self._settle([Outcome.failed(item, error_message)], refuse_stale=True)
 
     async def mark_retry(self, item: QueuedPosition | str, error_message: str, delay: timedelta | None = None) -> None:
@@ -195,17 +204,30 @@ class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
 
         Args:
             item: The claimed request, or its id.
-            error_message: Why this attempt did not succeed.
+            error_message: Why this attempt did not succeed; not empty.
             delay: Until the next one; default by `backoff`.
         """
         await self._settle([Outcome.retry(item, error_message, delay)], refuse_stale=True)
 
     async def settle(self, outcomes: Iterable[Outcome]) -> Settled:
-        """End many claims in one commit. Those that are stale are left alone and returned, the others stand."""
-        return await self._settle(list(outcomes), refuse_stale=False)
+        """End many claims in one commit. Those that are stale are left alone and returned, the others stand.
+
+        Args:
+            outcomes: What became of each: `Outcome.success(item)` and the like.
+
+        Raises:
+            RequestNotFoundError: The queue never held one of them; nothing was changed.
+            TypeError: One is no `Outcome`.
+        """
+        return await self._settle(as_outcomes(outcomes), refuse_stale=False)
 
     async def extend_lease(self, items: Claims, lease: timedelta = timedelta(seconds=60)) -> None:
-        """Let claims last until `lease` from now, all or none; raises as `mark_success`."""
+        """Let claims last until `lease` from now, all or none; raises as `mark_success`.
+
+        Args:
+            items: As in `mark_success`.
+            lease: How long from now.
+        """
         check_span("lease", lease)
         claims = self._fence(items)
 
@@ -230,6 +252,9 @@ class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
     async def cancel(self, items: Claims) -> None:
         """Cancel live requests, claimed or not, all or none.
 
+        Args:
+            items: One or several, or their ids; no claim is needed.
+
         Raises:
             InvalidTransitionError: One has finished.
             RequestNotFoundError: The queue never held it.
@@ -238,7 +263,10 @@ class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
         await self._change(partial(decisions.cancel, ids=ids))
 
     async def redrive(self, items: Claims | None = None) -> list[QueuedPosition]:
-        """Queue failed requests again with fresh attempts; default all of the newest 10,000 finished ones.
+        """Queue failed requests again with fresh attempts.
+
+        Args:
+            items: As in `cancel`; default all that failed among the newest 10,000 finished ones.
 
         Returns:
             Those that are pending again; one whose contract has a live request by now is left out.
@@ -252,6 +280,10 @@ class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
 
     async def prioritise(self, items: Claims, priority: int = 1) -> None:
         """Give live requests another priority, all or none.
+
+        Args:
+            items: As in `cancel`.
+            priority: 1 before 2.
 
         Raises:
             InvalidTransitionError: One has finished.
@@ -361,19 +393,3 @@ class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
     def _drop(self, ids: Iterable[str]) -> None:
         for known in ids:
             self._claims.pop(known, None)
-
-
-def request_id(item: QueuedPosition | str) -> str:
-    """Return the id of a request that is given as itself or by its id."""
-    if isinstance(item, QueuedPosition):
-        return item.request_id
-    return check_text("request_id", item)
-
-
-def as_list(items: Claims) -> list[QueuedPosition | str]:
-    """Return one or many requests as a list."""
-    if isinstance(items, QueuedPosition | str):
-        return [items]
-    if not isinstance(items, Iterable):
-        raise TypeError(f"items must be a request, its id, or several of them, got {items!r}")
-    return list(items)
