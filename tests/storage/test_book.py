@@ -297,6 +297,16 @@ async def test_a_list_says_nothing_about_accounts_that_it_does_not_cover(book: P
     assert [row.account for row in book.rows()] == ["DU1", "DU1"]
 
 
+async def test_one_account_may_be_named_alone(book: PositionBook):
+    """It is not taken for its letters, which would cover no account and close nothing in silence."""
+    await book.record([update(GOOD)])
+    assert await book.mark_stale(accounts="DU1") == 1
+    assert await book.sync([held(STOCK, 100, 590.0)], accounts="DU1") == 1
+    assert [row.conid for row in book.rows()] == [STOCK.conid]
+    with pytest.raises(TypeError, match="account must be a string, got 5"):
+        await book.sync([], accounts=[5])
+
+
 async def test_an_error_marks_the_row_and_keeps_the_prices(book: PositionBook):
     """A refused request leaves what was known, with the code beside it; the next quote takes the code away."""
     await book.record([update(GOOD)])

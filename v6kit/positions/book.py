@@ -6,7 +6,7 @@ lost connection makes rows stale, never flat. A good quote is never overwritten 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import polars as pl
@@ -80,37 +80,48 @@ class PositionBook(LedgerTable[BookRow, BookState]):
         What changes nothing is not written: a position as it was, a (request_id, attempt) that is there already, a
         quote for a position that is not held.
 
+        Args:
+            updates: In the order in which they came in; of one position, each goes on from the one before.
+
         Returns:
-            How many rows were written.
+            How many rows were written, one per position that changed.
         """
         wanted = list(updates)
         if not wanted:
             return 0
         return await self._change(partial(_record, updates=wanted))
 
-    async def sync(self, positions: Iterable[AccountPosition], accounts: Collection[str] | None = None) -> int:
+    async def sync(self, positions: Iterable[AccountPosition], accounts: Iterable[str] | None = None) -> int:
         """Make the book hold exactly these positions, in one commit; what is missing from them is closed.
 
         Args:
             positions: The complete answer of one session, never half of one.
-            accounts: Those that the answer is complete for, the ones of its login; default all accounts of the book.
+            accounts: Those that the answer is complete for, one or several, the ones of its login; default all accounts
+                of the book.
 
         Returns:
             How many rows were written.
+
+        Raises:
+            TypeError: An account is no text.
         """
-        covered = None if accounts is None else frozenset(accounts)
-        return await self._change(partial(_sync, positions=list(positions), accounts=covered))
+        return await self._change(partial(_sync, positions=list(positions), accounts=_ids(accounts)))
 
     async def mark_stale(self, conids: Iterable[int] | None = None, *, accounts: Iterable[str] | None = None) -> int:
-        """Say of quotes that they may be out of date, of all or of some. Returns how many rows changed.
+        """Say of quotes that they may be out of date, of all or of some.
 
         Args:
             conids: Only of these contracts.
-            accounts: Only of these accounts.
+            accounts: Only of these accounts, or of this one.
+
+        Returns:
+            How many rows changed.
+
+        Raises:
+            TypeError: An account is no text.
         """
         contracts = None if conids is None else frozenset(conids)
-        holders = None if accounts is None else frozenset(accounts)
-        return await self._change(partial(_mark_stale, conids=contracts, accounts=holders))
+        return await self._change(partial(_mark_stale, conids=contracts, accounts=_ids(accounts)))
 
     def rows(self) -> list[BookRow]:
         """Return every position that is held, as this process knows it, by account and conid; no I/O."""
@@ -168,6 +179,14 @@ class PositionBook(LedgerTable[BookRow, BookState]):
 
     def _open_card(self) -> Card:
         return book_card(self.uri, self.rows())
+
+
+def _ids(accounts: str | Iterable[str] | None) -> frozenset[str] | None:
+    """Return accounts, given as one or as several; a text alone would else be taken for its letters."""
+    if accounts is None:
+        return None
+    names = [accounts] if isinstance(accounts, str) else accounts
+    return frozenset(check_text("account", name, empty_allowed=True) for name in names)
 
 
 def _record(state: BookState, _moment: Moment, *, updates: list[PositionUpdate]) -> Decision[BookRow, int]:
