@@ -180,7 +180,7 @@ async def test_a_strategy_that_is_not_there_names_near_ones(registry: StrategyRe
         registry["condr-1"]
     assert isinstance(raised.value, KeyError)
     assert str(raised.value) == "no active strategy 'condr-1'; did you mean 'condor-1'? active are condor-1"
-    with pytest.raises(StrategyNotFoundError, match="no active strategy 'condor-1' in DU9; did you mean"):
+    with pytest.raises(StrategyNotFoundError, match="no active strategy 'condor-1' in DU9; it is active in no account"):
         registry["condor-1", "DU9"]
     for wrong in (None, 1.5, ("a", "b", "c")):
         with pytest.raises((TypeError, ValueError)):

@@ -172,11 +172,13 @@ async def test_removing_twice_is_harmless(registry: StrategyRegistry):
 
 async def test_what_never_was_cannot_be_removed(registry: StrategyRegistry):
     """The errors say which strategies there are."""
-    with pytest.raises(StrategyNotFoundError, match="no strategy '9'; active are none"):
+    with pytest.raises(StrategyNotFoundError, match="no active strategy '9'; active are none"):
         await registry.remove_strategy(9)
     await registry.add_strategy("mine", [CALL])
-    with pytest.raises(StrategyNotFoundError, match="no strategy '9'; active are 'mine'"):
-        await registry.remove_strategy(9)
+    with pytest.raises(
+        StrategyNotFoundError, match="no active strategy 'Mine'; did you mean 'mine'\\? active are mine"
+    ):
+        await registry.remove_strategy("Mine")
     with pytest.raises(StrategyNotFoundError, match="conid 5 was never a leg of any strategy"):
         await registry.remove_active(5)
     with pytest.raises(StrategyNotFoundError, match="conid 101 was never a leg of strategy 'x'"):

@@ -73,7 +73,7 @@ async def test_a_strategy_is_removed_in_all_accounts_or_in_one(registry: Strateg
     assert [leg.account for leg in await registry.remove_strategy(1)] == [None, "DU1"]
     assert not registry.is_active(101)
     assert heard == [(0, 1)]
-    with pytest.raises(StrategyNotFoundError, match="no strategy '1' in DU9; active are none"):
+    with pytest.raises(StrategyNotFoundError, match="no active strategy '1' in DU9; active are none"):
         await registry.remove_strategy(1, account="DU9")
     with pytest.raises(StrategyNotFoundError, match="conid 101 was never a leg of strategy '1' in DU9"):
         await registry.remove_active(101, 1, account="DU9")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from v6kit.contracts import DEFAULT_STRATEGY_PRIORITY, ActiveContract, Leg
+from v6kit.display import among
 from v6kit.errors import ContractConflictError, RegistryError, StrategyNotFoundError
 from v6kit.ledger import Decision, Moment
 from v6kit.registry.rows import Amendment, RegistryRow, RegistryState
@@ -36,8 +37,9 @@ def add(
         kind: Of the whole strategy; `None`: what it is already.
         priority: Of the whole strategy; `None`: what it is already.
     """
-    active = {row.conid: row for row in state.active()}
-    mine = {row.conid: row for row in state.active() if (row.strategy_id, row.account) == (strategy_id, account)}
+    all_active = state.active()
+    active = {row.conid: row for row in all_active}
+    mine = {row.conid: row for row in all_active if (row.strategy_id, row.account) == (strategy_id, account)}
     first = next(iter(mine.values()), None)
     kind = kind or (DEFAULT_KIND if first is None else first.strategy)
     priority = priority or (DEFAULT_STRATEGY_PRIORITY if first is None else first.priority)
@@ -107,11 +109,19 @@ def of_strategy(state: RegistryState, strategy_id: str, account: str | None) -> 
     """
     rows = [row for row in state.rows.values() if row.strategy_id == strategy_id and _is_in(row, account)]
     if not rows:
-        known = sorted({_name(row.strategy_id, row.account) for row in state.active()})
-        raise StrategyNotFoundError(
-            f"no strategy {_name(strategy_id, account)}; active are {', '.join(known) or 'none'}"
-        )
+        raise missing(strategy_id, account, state.active())
     return rows
+
+
+def missing(strategy_id: str, account: str | None, active: Iterable[RegistryRow]) -> StrategyNotFoundError:
+    """Return the error about a strategy that is not there: says in which accounts it is, or else which ones are."""
+    accounts: dict[str, set[str]] = {}
+    for row in active:
+        accounts.setdefault(row.strategy_id, set()).add(row.account or "no account")
+    where = "" if account is None else f" in {account or 'no account'}"
+    there = accounts.get(strategy_id)
+    hint = f"it is active in {', '.join(sorted(there))}" if there else among(strategy_id, sorted(accounts), "active")
+    return StrategyNotFoundError(f"no active strategy {strategy_id!r}{where}; {hint}")
 
 
 def of_contract(state: RegistryState, conid: int, strategy_id: str | None, account: str | None) -> list[RegistryRow]:

@@ -19,8 +19,8 @@ import polars as pl
 
 from v6kit.clock import Clock
 from v6kit.contracts import INT32_END, ActiveContract, check_expiry, check_float, check_int, check_text
-from v6kit.display import Card, among, counted
-from v6kit.errors import StorageError, StrategyNotFoundError
+from v6kit.display import Card, counted
+from v6kit.errors import StorageError
 from v6kit.ledger import Durable, LedgerTable, Rows
 from v6kit.registry import decisions
 from v6kit.registry.legs import Legs, as_legs, as_strategy_id, fields_of
@@ -293,9 +293,8 @@ class StrategyRegistry(LedgerTable[RegistryRow, RegistryState]):
         """
         rows = self._of(strategy)
         if not rows:
-            wanted = as_strategy_id(strategy[0] if isinstance(strategy, tuple) else strategy)
-            where = f" in {strategy[1] or 'no account'}" if isinstance(strategy, tuple) else ""
-            raise StrategyNotFoundError(f"no active strategy {wanted!r}{where}; {among(wanted, self, 'active')}")
+            wanted, account = strategy if isinstance(strategy, tuple) else (strategy, None)
+            raise decisions.missing(as_strategy_id(wanted), account, self._active_rows())
         return Strategy(rows[0].strategy_id, tuple(row.contract() for row in rows))
 
     def __contains__(self, strategy: object) -> bool:
