@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -30,6 +30,9 @@ class TableHistory(Shown):
         storage_options: For object stores; never shown.
         clock: Tells what is still in the future; default the system's.
         table: The open object of a ledger, e.g. a `StrategyRegistry`; `restore` goes through it.
+
+    Raises:
+        TypeError, ValueError: The place or the key is none, or the table is no ledger's open object, or another's.
     """
 
     def __init__(
@@ -42,9 +45,9 @@ class TableHistory(Shown):
         table: LedgerTable[Any, Any] | None = None,
     ) -> None:
         self._uri = normalise(uri)
-        if isinstance(key, str):
-            key = [key]
-        self._key = tuple(key) if key else (table.SPEC.key if table is not None else None)
+        if table is not None and not isinstance(table, LedgerTable):
+            raise TypeError(f"table must be the open object of a ledger, e.g. desk.registry, got {table!r}")
+        self._key = _columns(key) or (table.SPEC.key if table is not None else None)
         self._options = storage_options
         self._clock = clock or Clock()
         self._table = table
@@ -238,3 +241,11 @@ class TableHistory(Shown):
             "newest": "not known" if seen.updated_at is None else utc(seen.updated_at),
         }
         return Card("TableHistory", facts=facts)
+
+
+def _columns(key: Sequence[str] | str | None) -> tuple[str, ...]:
+    """Return the names of a key's columns, given as one or as several; none for an empty value."""
+    names = [key] if isinstance(key, str) else key or ()
+    if not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"key must be a column's name or several, got {key!r}")
+    return tuple(filter(None, names))

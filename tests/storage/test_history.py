@@ -54,6 +54,20 @@ def test_a_table_that_is_not_there_is_said_so(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"key": 5}, "key must be a column's name or several, got 5"),
+        ({"key": ["conid", 5]}, r"key must be a column's name or several, got \['conid', 5\]"),
+        ({"table": "registry"}, "table must be the open object of a ledger, e.g. desk.registry, got 'registry'"),
+    ],
+)
+def test_a_key_or_table_that_is_none_is_refused_at_once(tmp_path, given, text):
+    """Not when it is used first, in the words of somebody who does not know it."""
+    with pytest.raises(TypeError, match=text):
+        TableHistory(tmp_path, **given)
+
+
 async def test_looking_does_not_disturb_a_writer(queue: PositionQueue, clock: FakeClock):
     """Reading the past writes nothing, and says where and by which key."""
     await queue.insert(1, "SPY")
