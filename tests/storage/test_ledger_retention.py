@@ -170,6 +170,15 @@ def test_history_days_are_kept_with_the_table_and_obeyed_by_upkeep(make_ledger, 
     assert rows_of(ledger.uri)["count"].to_list() == [4, 5]
 
 
+def test_history_days_may_mean_for_ever(make_ledger):
+    """A million days ago there was no calendar: nothing is pruned, and upkeep goes on to its next step."""
+    ledger = make_ledger(history_days=1_000_000)
+    for _ in range(3):
+        ledger.submit(count("A")).result()
+    ledger._forget(opened(ledger))
+    assert rows_of(ledger.uri)["count"].to_list() == [1, 2, 3]
+
+
 def opened(ledger) -> Store:
     """Return a store as upkeep has it."""
     store = ledger._new_store()

@@ -23,6 +23,7 @@ HORIZON = "v6kit.horizon"
 HISTORY_DAYS = "v6kit.history_days"
 _REMOVED = "v6kit.removed"  # up to which seq the removal has been done
 _PRUNE_EVERY = timedelta(hours=1)
+_MOST_DAYS = 36_500  # as good as for ever; what is much longer ago, no calendar has
 
 
 class Horizon(NamedTuple):
@@ -89,7 +90,7 @@ def obey(store: Store, spec: TableSpec[Any], now: datetime) -> None:
     """Prune by the table's own `history_days`, at most once an hour, and finish a removal that was broken off."""
     horizon, days = Horizon.of(store.properties), store.properties.get(HISTORY_DAYS)
     if days:
-        before = now - timedelta(days=int(days))
+        before = now - timedelta(days=min(int(days), _MOST_DAYS))
         begins = horizon.at if horizon is not None else store.begins()
         if begins is not None and before - begins >= _PRUNE_EVERY:
             prune(store, spec, before)
