@@ -462,6 +462,15 @@ def test_an_unopened_ledger_and_a_closed_one_say_so(make_ledger):
     assert "closed" in repr(ledger)
 
 
+def test_a_prune_in_the_midst_of_closing_says_so(make_ledger, clock):
+    """It found the ledger open, and the thread that is to do it has ended since."""
+    ledger = make_ledger()
+    ledger.open().result()
+    ledger._upkeep.close()
+    with pytest.raises(StorageError, match="is closed; make a new one"):
+        ledger.prune(clock.now())
+
+
 def test_closing_while_others_submit_loses_no_accepted_change(make_ledger):
     """Each submit is either refused or made durable; none hangs."""
     for _ in range(5):

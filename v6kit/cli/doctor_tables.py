@@ -16,7 +16,7 @@ from v6kit.display import counted
 from v6kit.errors import SchemaMismatchError, StorageError, TableMissingError
 from v6kit.ledger import Horizon, TableSpec, newest_per_key, snapshot
 from v6kit.ledger.durability import is_torn
-from v6kit.ledger.opening import read_rows
+from v6kit.ledger.opening import read_origin
 from v6kit.ledger.place import is_local
 from v6kit.ledger.store import SCHEMA_PROPERTY, Store
 from v6kit.ledger.upkeep import COMMITS_PER_TURN, TARGET_BYTES
@@ -96,7 +96,7 @@ def read_newest(uri: str, spec: TableSpec[Any]) -> pl.DataFrame:
 
 
 def _newest(store: Store, spec: TableSpec[Any]) -> pl.DataFrame:
-    return newest_per_key(pl.concat([spec.empty(), *read_rows(store, spec, {}).batches]), spec.key)
+    return newest_per_key(pl.concat([spec.empty(), *read_origin(store, spec, {}).batches]), spec.key)
 
 
 def _check_missing(uri: str, missing: list[str]) -> list[Finding]:

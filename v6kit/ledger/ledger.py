@@ -176,11 +176,13 @@ class Ledger(Generic[RowT, StateT]):
 
         Args:
             before: An aware instant that is not in the future.
+
+        Raises:
+            TypeError, ValueError, StorageError: It is none; the ledger is closed, or (by the future) its storage fails.
         """
         if check_instant("before", before) > self.clock.now():
             raise ValueError(f"before must not be in the future, got {before}")
-        self._refuse_if_closed()
-        return self._upkeep.run(lambda store: prune(store, self.spec, before))
+        return self._unless_closed(self._upkeep.run, lambda store: prune(store, self.spec, before))
 
     def close(self) -> None:
         """Finish what was submitted, stop the threads. Blocks; idempotent."""
@@ -193,10 +195,13 @@ class Ledger(Generic[RowT, StateT]):
             raise StorageError(f"{self.spec.name} at {self.uri} is closed; make a new one to go on")
 
     def _on_writer(self, call: Callable[..., ResultT], *args: object) -> Future[ResultT]:
+        return self._unless_closed(self._writer.submit, call, *args)
+
+    def _unless_closed(self, hand_over: Callable[..., Future[ResultT]], *args: object) -> Future[ResultT]:
         self._refuse_if_closed()
         try:
-            return self._writer.submit(call, *args)
-        except RuntimeError as error:  # it shut down after the look at `_closed`
+            return hand_over(*args)
+        except RuntimeError as error:  # its thread shut down after the look at `_closed`
             raise StorageError(f"{self.spec.name} at {self.uri} is closed; make a new one to go on") from error
 
     # --- on the writer thread -----------------------------------------------------------------------------------

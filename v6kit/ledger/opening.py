@@ -21,7 +21,7 @@ from v6kit.ledger.store import Store
 _FEW_KEYS = 100
 
 
-class Rows(NamedTuple):
+class Origin(NamedTuple):
     """What a state is folded from.
 
     Attributes:
@@ -35,7 +35,7 @@ class Rows(NamedTuple):
     updated_at: datetime
 
 
-def read_rows(store: Store, spec: TableSpec[Any], storage_options: Mapping[str, str]) -> Rows:
+def read_origin(store: Store, spec: TableSpec[Any], storage_options: Mapping[str, str]) -> Origin:
     """Return the rows that make the current state at the version that the store has seen."""
     horizon = Horizon.of(store.properties)
     start = snapshot.read(store, spec, storage_options)
@@ -50,17 +50,17 @@ def read_rows(store: Store, spec: TableSpec[Any], storage_options: Mapping[str, 
     if horizon is not None:
         with storage_errors(store.uri, "leaving out what lies before the horizon"):
             batches = [horizon.keep(rows.lazy(), spec.key).collect().sort("seq") for rows in batches]
-    return Rows([rows for rows in batches if rows.height], start.seq, start.updated_at)
+    return Origin([rows for rows in batches if rows.height], start.seq, start.updated_at)
 
 
 def open_fold(
     store: Store, spec: TableSpec[RowT], state: StateT, storage_options: Mapping[str, str]
 ) -> Fold[RowT, StateT]:
     """Fold an empty state up to the version that the store has seen."""
-    rows = read_rows(store, spec, storage_options)
+    origin = read_origin(store, spec, storage_options)
     fold = Fold(spec, state, store.properties)
-    fold.start_from(rows.seq, rows.updated_at)
-    fold.absorb(rows.batches, store.version)
+    fold.start_from(origin.seq, origin.updated_at)
+    fold.absorb(origin.batches, store.version)
     return fold
 
 
