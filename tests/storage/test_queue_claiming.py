@@ -419,6 +419,7 @@ async def test_cancelling_ends_what_is_live_and_nothing_else(queue):
     batch = await queue.get_batch(2)
     await queue.cancel([ids[0], ids[2]])
     await queue.cancel(ids[0])
+    assert queue.held_claims() == (ids[1],)
     await queue.mark_success(batch[1])
     with pytest.raises(InvalidTransitionError, match="is SUCCESS and cannot be cancelled"):
         await queue.cancel([ids[3], ids[1]])

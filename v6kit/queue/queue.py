@@ -145,7 +145,8 @@ class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
     ) -> list[QueuedPosition]:
         """Claim what may be claimed, in one commit: best priority first, then what was due first.
 
-        Requests whose lease has ended are claimed again; those out of attempts become `FAILED` in the same commit.
+        Requests whose lease has ended are claimed again; those out of attempts become `FAILED` in the same commit. If
+        the wait is cancelled, the claims may stand; they come back when their lease ends.
 
         Args:
             limit: At most so many.
@@ -261,6 +262,7 @@ class PositionQueue(LedgerTable[QueuedPosition, QueueState]):
         """
         ids = [request_id(item) for item in as_list(items)]
         await self._change(partial(decisions.cancel, ids=ids))
+        self._drop(ids)
 
     async def redrive(self, items: Claims | None = None) -> list[QueuedPosition]:
         """Queue failed requests again with fresh attempts.
