@@ -103,7 +103,11 @@ class LedgerTable(Shown, Generic[RowT, StateT]):
         return self
 
     async def refresh(self) -> bool:
-        """Take in what other processes have committed; returns whether there was anything."""
+        """Take in what other processes have committed; returns whether there was anything.
+
+        Raises:
+            StorageError: The table cannot be read, or is closed.
+        """
         return await asyncio.wrap_future(self.ledger.refresh())
 
     async def prune(self, before: datetime) -> Pruned:

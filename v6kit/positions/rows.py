@@ -21,7 +21,27 @@ GREEKS = ("delta", "gamma", "vega", "theta", "implied_vol", "underlying_price", 
 
 
 class BookRow(NamedTuple):
-    """One position as the table has it; prices per unit, values in the contract's currency."""
+    """One position as the table has it; prices per unit, values in the contract's currency.
+
+    Attributes:
+        account: Who holds it; the rest down to `trading_class` says of which contract, as `Instrument` does.
+        position: Signed number of contracts or shares; 0 in the row that closes it.
+        avg_cost: Per contract, multiplier included, as IB gives it.
+        mark: The price that the position is valued at.
+        mark_source: Which one that is: `mid`, `last`, `model`, `close` or `portfolio`.
+        market_value: position × mark × multiplier.
+        unrealized_pnl: market_value less position × avg_cost.
+        realized_pnl: As the portfolio last told it.
+        source: Where the newest prices came from: `stream`, `snapshot` or `portfolio`.
+        market_data_type: 1 live, 2 frozen, 3 delayed, 4 delayed-frozen; of the newest quote, an empty one too.
+        requested_at: When that was asked for, aware UTC.
+        received_at: When the newest price that is here came in, aware UTC.
+        quality: `ok`, `partial`, `stale` or `error`, see `Quality`; null before the first quote.
+        error_code: IB's, of the newest quote or refusal.
+        request_id: Of the request in the queue that asked last; null where none ever did.
+        attempt: The attempt of that request.
+        change: What the newest change was: `OPEN`, `POSITION`, `QUOTE`, `PORTFOLIO`, `STALE`, `ERROR` or `CLOSE`.
+    """
 
     account: str
     conid: int

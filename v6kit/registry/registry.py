@@ -130,7 +130,14 @@ class StrategyRegistry(LedgerTable[RegistryRow, RegistryState]):
         account: str | None = None,
         priority: int | None = None,
     ) -> list[ActiveContract]:
-        """Register one contract as a leg of a strategy; arguments as in `Leg`, the rest as in `add_strategy`."""
+        """Register one contract as a leg of a strategy; arguments as in `Leg`, the rest as in `add_strategy`.
+
+        Returns:
+            The strategy's active legs.
+
+        Raises:
+            ContractConflictError, ValueError, TypeError: As in `add_strategy`.
+        """
         leg = {
             "conid": conid, "symbol": symbol, "right": right, "strike": strike, "expiry": expiry,
             "sec_type": sec_type, "quantity": quantity,
@@ -147,10 +154,10 @@ class StrategyRegistry(LedgerTable[RegistryRow, RegistryState]):
         account: str | None = None,
         priority: int | None = None,
     ) -> list[ActiveContract]:
-        """Register an `ib_async` contract (or any object with its attributes) as a leg of a strategy.
+        """Register an `ib_async` contract (or any object with its attributes) as a leg; the rest as in `add_active`.
 
         Raises:
-            ValueError: It has no conId yet; qualify it first.
+            ValueError: It has no conId yet, so qualify it first; or it is a combo, which `desk.register` takes.
         """
         leg = fields_of(contract) | {"quantity": quantity}
         return await self.add_strategy(strategy_id, [leg], kind, account=account, priority=priority)
@@ -210,7 +217,14 @@ class StrategyRegistry(LedgerTable[RegistryRow, RegistryState]):
         return await self._change(partial(decisions.remove, chosen=chosen, change="REMOVE"))
 
     async def expire(self, on: date | None = None) -> list[ActiveContract]:
-        """Remove every leg whose expiry lies before `on` (default: today, UTC); returns them."""
+        """Remove every leg whose expiry lies before a day, in one commit; returns them.
+
+        Args:
+            on: The day, which itself still counts; default today, UTC.
+
+        Raises:
+            TypeError, ValueError: It is no date.
+        """
         limit = check_expiry(self.clock.now().date() if on is None else on, "on")
         chosen = partial(decisions.expired, before=limit)
         return await self._change(partial(decisions.remove, chosen=chosen, change="EXPIRE"))
@@ -231,13 +245,17 @@ class StrategyRegistry(LedgerTable[RegistryRow, RegistryState]):
         return SPEC.to_frame(self.ledger.read(lambda state: state.active()))
 
     def every_leg(self) -> pl.DataFrame:
-        """Return every leg that ever was, removed ones with `removed_at`, as this process knows them; no I/O."""
+        """Return every leg that ever was, removed ones with `removed_at`, as this process knows them; no I/O.
+
+        One row per leg in no particular order, columns as the table's.
+        """
         return SPEC.to_frame(self.ledger.read(lambda state: list(state.rows.values())))
 
     def strategies(self) -> pl.DataFrame:
         """Return one row per active strategy and account, as this process knows it; no I/O.
 
-        Columns: strategy_id, strategy, legs, symbols, expiries, added_at, account, priority.
+        Sorted by strategy_id and account. Columns: strategy_id, strategy (its kind), legs (UInt32), symbols and
+        expiries (each once, sorted, as one text), added_at (of its oldest leg), account (null: any), priority.
         """
         text = pl.col("symbol").unique().sort().str.join(", ").alias("symbols")
         expiries = pl.col("expiry").drop_nulls().unique().sort().str.join(", ").alias("expiries")
