@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from v6kit.errors import UnsafeStorageError
-from v6kit.ledger.place import is_local, normalise, options_for_polars, refuse_unsafe
+from v6kit.ledger.place import checked_options, is_local, normalise, options_for_polars, refuse_unsafe
 
 
 @pytest.mark.parametrize(
@@ -53,6 +53,29 @@ def test_an_endpoint_that_carries_a_password_is_refused_and_not_shown():
     with pytest.raises(ValueError, match=r"storage_options\['aws_endpoint_url'\] must carry no password") as refused:
         refuse_unsafe("s3://bucket/lake", {"aws_endpoint_url": "http://user:hunter2@host:9000"})
     assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (
+            {"AWS_ALLOW_HTTP": True},
+            r"storage_options\['AWS_ALLOW_HTTP'\] must be text, such as 'true' or '3', got bool",
+        ),
+        (
+            {"aws_secret_access_key": b"hunter2"},
+            r"storage_options\['aws_secret_access_key'\] must be text, .* got bytes",
+        ),
+        ({5: "x"}, r"storage_options must have text for keys, got 5 \(int\)"),
+        ("hunter2", "storage_options must be a mapping of text to text, got str"),
+    ],
+)
+def test_options_that_are_no_text_are_refused_by_name_and_not_shown(given, text):
+    """By itself, deltalake says that a bool is no str, and not where."""
+    with pytest.raises(TypeError, match=text) as refused:
+        checked_options(given)
+    assert "hunter2" not in str(refused.value)
+    assert checked_options(None) == {}
 
 
 def test_a_locking_provider_that_nobody_obeys_is_refused(monkeypatch):

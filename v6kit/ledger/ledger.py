@@ -21,13 +21,7 @@ from datetime import datetime, timedelta
 from typing import Generic, NoReturn
 
 import polars as pl
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception_type,
-    stop_after_delay,
-    wait_random_exponential,
-)
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from v6kit.clock import Clock
 from v6kit.contracts import check_instant, check_int
@@ -38,6 +32,7 @@ from v6kit.ledger.faults import CommitRefusedError, OvertakenError
 from v6kit.ledger.fold import Fold, Job, Plan, UnreadError
 from v6kit.ledger.opening import has_moved, open_fold, read_keys
 from v6kit.ledger.outcome import commit
+from v6kit.ledger.place import checked_options
 from v6kit.ledger.retention import HISTORY_DAYS, Pruned, obey, prune
 from v6kit.ledger.spec import Decision, Moment, ResultT, Rows, RowT, StateT, TableSpec
 from v6kit.ledger.store import Store
@@ -85,7 +80,7 @@ class Ledger(Generic[RowT, StateT]):
         history_days: int | None = None,
     ) -> None:
         self.spec = spec
-        self.options = dict(storage_options or {})
+        self.options = checked_options(storage_options)
         self.actor = actor or f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
         self.clock = clock or Clock()
         self.durable = check_durable(durable)

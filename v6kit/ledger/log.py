@@ -26,7 +26,7 @@ from v6kit.errors import StorageError
 from v6kit.ledger.commits import Commit, Counts, is_elsewhere, local_path, parse
 from v6kit.ledger.durability import LOG
 from v6kit.ledger.faults import storage_errors
-from v6kit.ledger.place import is_local, normalise, options_for_polars
+from v6kit.ledger.place import checked_options, is_local, normalise, options_for_polars
 
 _ENTRY = re.compile(r"(\d{20})\.json")
 _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\..*(?:parquet|json)")
@@ -120,7 +120,7 @@ class CommitLog:
 
     def __init__(self, uri: str | os.PathLike[str], storage_options: Mapping[str, str] | None = None) -> None:
         self.uri = normalise(uri)
-        self._options = dict(storage_options or {}) or None
+        self._options = checked_options(storage_options) or None
         self._parsed: dict[tuple[int, datetime, int], Commit] = {}  # a table may be made anew at the same place
 
     def scan(self, version: int, wanted: pl.DataFrame | None = None) -> pl.DataFrame:

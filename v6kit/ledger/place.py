@@ -57,6 +57,23 @@ def _refuse_secrets(what: str, address: str) -> None:
         raise ValueError(f"{what} must carry no password and no query, since it shows in errors; use storage_options")
 
 
+def checked_options(storage_options: Mapping[str, str] | None) -> dict[str, str]:
+    """Return options, none for `None`; their values are never shown, since some are secrets.
+
+    Raises:
+        TypeError: They are no mapping of text to text, as deltalake wants it: `{"AWS_ALLOW_HTTP": "true"}`.
+    """
+    options = {} if storage_options is None else storage_options
+    if not isinstance(options, Mapping):
+        raise TypeError(f"storage_options must be a mapping of text to text, got {type(options).__name__}")
+    for key, value in options.items():
+        if not isinstance(key, str):
+            raise TypeError(f"storage_options must have text for keys, got {key!r} ({type(key).__name__})")
+        if not isinstance(value, str):
+            raise TypeError(f"storage_options[{key!r}] must be text, such as 'true' or '3', got {type(value).__name__}")
+    return dict(options)
+
+
 def refuse_unsafe(uri: str, storage_options: Mapping[str, str]) -> None:
     """Refuse settings under which two writers could overwrite each other's commit, or a password would show.
 

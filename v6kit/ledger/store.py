@@ -31,7 +31,7 @@ from v6kit.ledger.disk import Disk
 from v6kit.ledger.durability import LOG, Durable
 from v6kit.ledger.faults import CommitRefusedError, OvertakenError, is_panic, plain, storage_errors, undisturbed
 from v6kit.ledger.files import encoding_of, on_disk, stretches, with_ends
-from v6kit.ledger.place import check_local_path, is_local, normalise, options_for_polars, refuse_unsafe
+from v6kit.ledger.place import check_local_path, checked_options, is_local, normalise, options_for_polars, refuse_unsafe
 from v6kit.ledger.spec import UNTIL, TableSpec
 
 SCHEMA_PROPERTY = "v6kit.schema"
@@ -75,7 +75,7 @@ class Store:
         durable: Durable = "process",
     ) -> None:
         self.uri = normalise(uri)
-        self._options = dict(storage_options or {})
+        self._options = checked_options(storage_options)
         refuse_unsafe(self.uri, self._options)
         self._polars_options = options_for_polars(self._options) or None
         self._handle: DeltaTable | None = None
