@@ -278,6 +278,21 @@ def test_a_disk_that_refuses_to_sync_is_told_to_the_caller(make_ledger, monkeypa
     assert ledger.submit(count("SPY")).result() == 2
 
 
+def test_a_folder_above_that_may_be_passed_but_not_read_stops_nobody(make_ledger, monkeypatch):
+    """Whoever owns it: the lake's own folders are synced, and neither a change nor upkeep fails for it."""
+    ledger = make_ledger(durable="power")
+    above, opened = Path(ledger.uri).parent, os.open
+
+    def refuse(path: str | Path, *args: object, **kwargs: object) -> int:
+        if path in (above, str(above)):
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert ledger.submit(count("SPY")).result() == 1
+    upkeep.run(ledger._new_store())
+
+
 def test_an_unknown_kind_of_durability_is_refused(make_ledger):
     """With the two that there are."""
     with pytest.raises(ValueError, match=r"durable must be 'process' .* or 'power' .*, got 'yes'"):

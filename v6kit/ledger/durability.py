@@ -92,12 +92,19 @@ def _sync_folders(folder: Path) -> None:
     """Sync the entries of the log's and the table's folder, and their names in those above: the lake may be new."""
     if os.name == "nt":
         return  # Windows has no such call; NTFS journals names by itself
-    for place in (folder / LOG, folder, folder.parent, folder.parent.parent):
-        handle = os.open(place, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    _sync_folder(folder / LOG)
+    _sync_folder(folder)
+    for above in (folder.parent, folder.parent.parent):
+        with suppress(PermissionError):  # somebody else's, whom we may pass but not read, as /home is at times
+            _sync_folder(above)
+
+
+def _sync_folder(place: Path) -> None:
+    handle = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 # --- mending ----------------------------------------------------------------------------------------------------------
