@@ -302,8 +302,11 @@ async def test_is_active_before_open_is_an_error_not_a_no(make_registry: Registr
     registry = make_registry()
     with pytest.raises(StorageError, match="is not open; await its initialize"):
         registry.is_active(101)
+    bound_before = registry.is_active
     await registry.initialize()
-    assert registry.is_active(101) is False
+    assert registry.is_active(101) is bound_before(101) is False
+    await registry.add_strategy(1, [CALL])
+    assert registry.is_active(101) is bound_before(101) is True
 
 
 async def test_is_active_costs_no_io_and_works_from_any_thread(registry: StrategyRegistry):

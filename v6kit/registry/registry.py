@@ -10,35 +10,25 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import polars as pl
 
 from v6kit.clock import Clock
 from v6kit.contracts import INT32_END, ActiveContract, check_expiry, check_float, check_int, check_text
 from v6kit.display import Card, counted
-from v6kit.errors import StorageError
 from v6kit.ledger import Durable, LedgerTable, Rows
 from v6kit.registry import decisions
+from v6kit.registry.active import ActiveIndex
 from v6kit.registry.legs import Legs, as_legs, as_strategy_id, fields_of
-from v6kit.registry.rows import SPEC, Amendment, Key, RegistryRow, RegistryState, as_rows
+from v6kit.registry.rows import SPEC, Amendment, RegistryRow, RegistryState, as_rows
 from v6kit.registry.strategy import Strategy, registry_card
 
 OnChange = Callable[[list[ActiveContract], list[ActiveContract]], None]
 _log = logging.getLogger("v6kit.registry")
-
-
-class _NotOpen:
-    """Answers for the registry until it is open: a wrong "no" would leave a live strategy unwatched."""
-
-    def __init__(self, uri: str) -> None:
-        self._uri = uri
-
-    def __contains__(self, conid: object) -> NoReturn:
-        raise StorageError(f"the registry at {self._uri} is not open; await its initialize() first")
 
 
 class StrategyRegistry(LedgerTable[RegistryRow, RegistryState]):
@@ -68,9 +58,9 @@ class StrategyRegistry(LedgerTable[RegistryRow, RegistryState]):
         history_days: int | None = None,
     ) -> None:
         super().__init__(uri, storage_options=storage_options, clock=clock, durable=durable, history_days=history_days)
-        self._active: dict[int, dict[Key, RegistryRow]] = {}  # by conid: who holds it; written by one thread
+        self._index = ActiveIndex(self.uri)
         self._listeners: dict[object, OnChange] = {}
-        self.is_active: Callable[[int], bool] = _NotOpen(self.uri).__contains__
+        self.is_active: Callable[[int], bool] = self._index.__contains__
 
     def _new_state(self) -> RegistryState:
         return RegistryState()
@@ -359,8 +349,8 @@ class StrategyRegistry(LedgerTable[RegistryRow, RegistryState]):
     # --- following commits, on the writer thread ----------------------------------------------------------------
 
     def _committed(self, rows: Rows[RegistryRow]) -> None:
-        added, removed = self._follow(as_rows(rows))
-        self.is_active = self._active.__contains__
+        added, removed = self._index.follow(as_rows(rows))
+        self.is_active = self._index.look_up
         if not added and not removed:
             return
         for listener in tuple(self._listeners.values()):
@@ -368,27 +358,6 @@ class StrategyRegistry(LedgerTable[RegistryRow, RegistryState]):
                 listener(list(added), list(removed))
             except Exception:  # noqa: BLE001 - one listener's mistake must not keep the change from the others
                 _log.exception("a listener of the registry failed; the change stands")
-
-    def _follow(self, rows: Sequence[RegistryRow]) -> tuple[list[ActiveContract], list[ActiveContract]]:
-        """Enter rows into the index; return what became active by them, and what stopped being so."""
-        added: dict[int, ActiveContract] = {}
-        removed: dict[int, ActiveContract] = {}
-        for row in rows:
-            holders = dict(self._active.get(row.conid, {}))
-            was_active = bool(holders)
-            if row.removed_at is None:
-                holders[row.key] = row
-            else:
-                holders.pop(row.key, None)
-            if holders:
-                self._active[row.conid] = holders
-            else:
-                self._active.pop(row.conid, None)
-            if was_active != bool(holders):
-                gains, losses = (added, removed) if holders else (removed, added)
-                if losses.pop(row.conid, None) is None:
-                    gains[row.conid] = row.contract()
-        return list(added.values()), list(removed.values())
 
 
 def _one_account(account: str | None) -> str | None:
