@@ -148,6 +148,17 @@ def test_a_version_that_never_was_is_refused(history: TableHistory, when: int):
         history.as_of(when)
 
 
+def test_a_key_may_be_a_list(tmp_path: Path):
+    """As the legs of a spread are."""
+    for price in (1.0, 2.0):
+        spreads = pl.DataFrame({"conids": [[1, 2], [3]], "price": [price, 5.0]})
+        spreads.write_delta(tmp_path / "spreads", mode="overwrite")
+    history = TableHistory(tmp_path / "spreads", "conids")
+    assert history.timeline([1, 2])["diff", "price"].rows() == [("+", 1.0), ("~", 2.0)]
+    assert history.timeline([3]).height == 1
+    assert history.timeline([4]).is_empty()
+
+
 def test_the_future_is_refused(table: Path):
     """Delta would silently give the newest version."""
     clock = FakeClock(datetime(2020, 1, 1, tzinfo=UTC))

@@ -55,9 +55,8 @@ def to_columns(frame: pl.DataFrame, columns: pl.DataFrame) -> pl.DataFrame:
 def holding(state: pl.DataFrame, wanted: pl.DataFrame) -> pl.DataFrame:
     """Return the rows that have the values of the one row that is wanted."""
     have, want = aligned(state.select(wanted.columns), wanted)
-    return state.filter(
-        have.select(pl.all_horizontal(pl.col(n).eq_missing(want[n][0]) for n in want.columns)).to_series()
-    )
+    is_held = (pl.col(name).eq_missing(pl.lit(want[name]).first()) for name in want.columns)  # a value may be a list
+    return state.filter(have.select(pl.all_horizontal(is_held)).to_series())
 
 
 def as_text(name: str, kind: pl.DataType) -> pl.Expr:

@@ -189,7 +189,7 @@ class CommitLog:
                     [
                         pl.col(name).eq_missing(wanted[name][0])
                         for name in wanted.columns
-                        if kinds.get(name) == wanted.schema[name]
+                        if kinds.get(name) == wanted.schema[name] and not wanted.schema[name].is_nested()
                     ]
                 )
             return rows.collect().with_columns(pl.col("#file").replace_strict(paths))
