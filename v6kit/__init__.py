@@ -41,13 +41,14 @@ if TYPE_CHECKING:
     from v6kit.history import TableHistory
     from v6kit.notebook import allow_blocking_ib
     from v6kit.positions import PositionBook
-    from v6kit.queue import Outcome, PositionQueue
+    from v6kit.queue import Backoff, Outcome, PositionQueue
     from v6kit.registry import StrategyRegistry
     from v6kit.sync import Candidate, PositionStreamer, QueueWorker, Targets, default_policy
 
 # Imported when they are first used, so that `import v6kit` stays fast and pulls in neither ib_async nor ipywidgets.
 _HOMES = {
     "ActiveContract": "contracts",
+    "Backoff": "queue",
     "Candidate": "sync",
     "Desk": "desk",
     "Leg": "contracts",
@@ -68,6 +69,7 @@ _HOMES = {
 
 __all__ = [
     "ActiveContract",
+    "Backoff",
     "BrokerError",
     "Candidate",
     "ClientIdInUseError",
@@ -107,6 +109,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - a module's attributes have any type
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("v6kit")
     if name not in _HOMES:
         raise AttributeError(f"module 'v6kit' has no attribute {name!r}")
     return getattr(importlib.import_module(f"v6kit.{_HOMES[name]}"), name)

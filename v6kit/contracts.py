@@ -109,6 +109,17 @@ def check_instant(name: str, value: datetime) -> datetime:
         raise ValueError(f"{name} must lie within the years 1 to 9999 of UTC, got {value!r}") from None
 
 
+def parse_instant(name: str, text: str) -> datetime:
+    """Return the instant that ISO text with an offset names, in UTC."""
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{name} must be ISO text such as 2026-11-22T14:32:05+00:00, got {text!r}") from None
+    if instant.tzinfo is None:
+        raise ValueError(f"{name} must say how far it is from UTC, as {instant.isoformat()}+00:00 does, got {text!r}")
+    return check_instant(name, instant)
+
+
 def check_span(name: str, value: timedelta, *, zero_allowed: bool = False) -> timedelta:
     """Return a duration of at most a hundred years; refuse what does not last, unless zero is allowed."""
     if not isinstance(value, timedelta):

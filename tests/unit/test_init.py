@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 import v6kit
@@ -42,6 +43,11 @@ def test_every_public_name_is_there():
     space: dict[str, object] = {}
     exec("from v6kit import *", space)  # noqa: S102 - that is what is tested
     assert set(v6kit.__all__) <= space.keys()
+
+
+def test_its_version_is_that_of_what_is_installed():
+    """As everybody asks for it who files a bug."""
+    assert v6kit.__version__ == metadata.version("v6kit")
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error():

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, SupportsIndex
 
 import polars as pl
 
-from v6kit.contracts import check_instant
+from v6kit.contracts import check_instant, parse_instant
 from v6kit.ledger.spec import INSTANT
 
 When = int | datetime | str
@@ -61,22 +61,12 @@ def as_moment(when: When) -> int | datetime:
         TypeError, ValueError: It is neither, or text that is no instant, or a naive datetime.
     """
     if isinstance(when, str):
-        return check_instant("when", _parsed(when))
+        return parse_instant("when", when)
     if isinstance(when, datetime):
         return check_instant("when", when)
     if isinstance(when, bool) or not isinstance(when, SupportsIndex):
         raise TypeError(f"when must be a version, a datetime or ISO text, got {when!r} ({type(when).__name__})")
     return operator.index(when)
-
-
-def _parsed(text: str) -> datetime:
-    try:
-        instant = datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError(f"when must be ISO text such as 2026-11-22T14:32:05+00:00, got {text!r}") from None
-    if instant.tzinfo is None:
-        raise ValueError(f"when must say how far it is from UTC, as {instant.isoformat()}+00:00 does, got {text!r}")
-    return instant
 
 
 def matching(columns: pl.DataFrame, key: Sequence[str], values: Sequence[Any]) -> pl.DataFrame:

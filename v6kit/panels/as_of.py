@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, time
 
-from v6kit.contracts import check_instant
+from v6kit.contracts import check_instant, parse_instant
 
 Moved = Callable[[datetime | None], object]
 
@@ -24,8 +24,10 @@ class AsOf:
 
     @at.setter
     def at(self, when: datetime | str | None) -> None:
-        at = datetime.fromisoformat(when) if isinstance(when, str) else when
-        self._at = None if at is None else check_instant("as_of", at)
+        if isinstance(when, str):
+            self._at = parse_instant("as_of", when)
+        else:
+            self._at = None if when is None else check_instant("as_of", when)
         for moved in tuple(self._listeners.values()):
             moved(self._at)
 
