@@ -46,12 +46,19 @@ def cells(panel: HistoryPanel) -> list[list[str]]:
     return [row["cells"] for row in panel._grid.window(panel._read_at)["rows"]]
 
 
+def say(panel: HistoryPanel, what: str, **more: object) -> None:
+    """Let a page send a message, the way a comm delivers it."""
+    message = {"method": "custom", "content": {"do": what, "view": "a-view", "number": 1, **more}}
+    panel._on_screen()._handle_msg({"content": {"data": message}, "buffers": []})
+
+
 async def drawn(panel: HistoryPanel, region: str, text: str) -> None:
-    """Wait until a region of the page has a text."""
+    """Wait until a region of the page has a text; `{}`: nothing."""
     loop, there = asyncio.get_running_loop(), asyncio.Event()
 
     def look(_change: object = None) -> None:
-        if text in str(getattr(panel._on_screen(), region)):
+        shown = str(getattr(panel._on_screen(), region))
+        if shown == "{}" if text == "{}" else text in shown:
             loop.call_soon_threadsafe(there.set)
 
     panel._on_screen().observe(look, region)
@@ -96,8 +103,7 @@ async def test_a_schema_that_changes_while_the_panel_is_open_is_taken_in(table: 
 
 async def test_what_others_write_is_seen_while_somebody_looks(table: Path, panel: HistoryPanel):
     """A table that belongs to no desk is followed, too: bars and rows, until an instant is chosen."""
-    see = {"method": "custom", "content": {"do": "see", "view": "a-view", "number": 1}}
-    panel._on_screen()._handle_msg({"content": {"data": see}, "buffers": []})
+    say(panel, "see")
     for version in (3, 4, 5):
         pl.DataFrame({"id": [f"new {version}"], "x": ["9"]}).write_delta(table, mode="append")
         await drawn(panel, "head", f"v{version} of 0–{version}")
@@ -132,6 +138,30 @@ def test_a_vacuumed_version_says_so_and_shows_no_rows(table: Path, panel: Histor
     panel.as_of = None
     assert panel.frame.height == 2
     assert panel._trouble() == {}
+
+
+async def test_what_could_not_be_read_for_a_while_is_looked_at_again(table: Path, panel: HistoryPanel):
+    """By the page as from Python: an old version, too, at which nothing else would make it look anew."""
+    say(panel, "see")
+    away = await asyncio.to_thread(table.rename, table.with_name("away"))
+    say(panel, "go", version=1, compare=False)
+    await drawn(panel, "trouble", "no Delta table")
+    await drawn(panel, "grid", "{}")
+    await asyncio.to_thread(away.rename, table)
+    await drawn(panel, "trouble", "{}")
+    await drawn(panel, "grid", "2 → 5")
+    assert panel.frame.height == 3
+
+
+def test_an_error_that_has_passed_is_no_error_any_more(table: Path, panel: HistoryPanel):
+    """Where nobody looks at the page, what Python asks for next finds it out."""
+    panel.version = 1
+    away = table.rename(table.with_name("away"))
+    with pytest.raises(TableMissingError):
+        _ = panel.frame
+    away.rename(table)
+    assert panel.frame.height == 3
+    assert panel.last_error is None
 
 
 async def test_a_table_is_restored_with_a_second_click(table: Path, panel: HistoryPanel):

@@ -308,12 +308,13 @@ class PastPanel(Panel):
         self._read_at = self._clock.now()
         try:
             self._learn(self._table, pastgrid.known(self.history))
+            self._errors.pop("lake", None)
         except StorageError as error:
             if self._look is None:
                 raise
             self._errors["lake"] = error
         view = self._view()
-        if self._look is None or self._look.view != view:
+        if self._look is None or not self._look.answers(view):
             self._install(pastgrid.look(self.history, view))
 
     def _learn(self, table: str, known: Known) -> None:
@@ -371,19 +372,20 @@ class PastPanel(Panel):
             self._as_of.at = self._travel.at
 
     def _ask(self) -> None:
-        if self._sight.view == self._view():
+        if self._sight.answers(self._view()):
             with self._noted("look"):
                 pass  # what is wanted is there, whatever failed before
         elif (self._loading is None or self._loading.done()) and not self._is_closed:
             self._loading = asyncio.create_task(self._load(), name=f"{stage.WORK} look")
 
     async def _load(self) -> None:
-        """Look at what is wanted; of what was wanted meanwhile, only at the last."""
+        """Look once at what is wanted; of what was wanted meanwhile, only at the last."""
+        tried = None
         with self._noted("look"):
-            while (view := self._view()) != self._sight.view and not self._is_closed:
-                seen = await asyncio.to_thread(pastgrid.look, self._histories[view.table], view)
+            while (view := self._view()) != tried and not self._sight.answers(view) and not self._is_closed:
+                tried, seen = view, await asyncio.to_thread(pastgrid.look, self._histories[view.table], view)
                 with self._lock:
-                    if self._sight.view != self._view():  # else Python has looked meanwhile, at what is wanted now
+                    if not self._sight.answers(self._view()):  # else Python has looked meanwhile, at what is wanted now
                         self._install(seen)
                 self._draw()
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import polars as pl
 
-from v6kit.errors import StorageError
+from v6kit.errors import StorageError, VersionUnavailableError
 from v6kit.history import TableHistory
 from v6kit.ledger.compare import ADDED, CHANGED, FOUND, GONE, UNKNOWN, as_text, own_name
 from v6kit.panels import formats
@@ -75,6 +75,12 @@ class Look(NamedTuple):
     sign: str | None = None
     olds: Mapping[str, str] = {}
     error: Exception | None = None
+
+    def answers(self, view: View) -> bool:
+        """Whether nothing else is to be seen there: an error of the storage may have passed by now."""
+        return self.view == view and (
+            not isinstance(self.error, StorageError) or isinstance(self.error, VersionUnavailableError)
+        )
 
 
 def known(history: TableHistory, before: Known | None = None) -> Known:
