@@ -272,6 +272,34 @@ async def test_a_tab_that_looks_is_moved_at_once(desk: Desk):
     await eventually(lambda: panel._surface.head["state"] == "live" and done(panel))
 
 
+async def test_a_dashboard_waits_for_its_panels_and_is_saved_with_the_open_one(desk: Desk, tmp_path: Path):
+    """What a button in a tab has started, and what failed there, is the dashboard's, too; so is the tab's picture."""
+    await condor(desk, "1")
+    dashboard = desk.dashboard().open("worker")
+    dashboard.panel.click("run")
+    await dashboard.settled()
+    assert desk.worker.last_report.settled > 0
+    dashboard.to_html(tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.count("class='v6-static'") == 2
+    assert "<b>Worker</b>" in page
+    form = dashboard.open("strategies").panel
+    await form.click("form").settled()
+    form.fill("symbol", "NOSUCH")
+    with pytest.raises(RequestFailedError):
+        await dashboard.open("worker").settled()
+
+
+async def test_a_closed_dashboard_makes_no_panel_that_nobody_would_close(desk: Desk):
+    """A tab that was open can be looked at again, another one cannot."""
+    dashboard = desk.dashboard().open("queue")
+    dashboard.close()
+    assert dashboard.open("strategies").panel.title == "Strategies"
+    with pytest.raises(V6KitError, match=r"make it again with desk\.dashboard\(\)"):
+        dashboard.open("book")
+    assert dashboard.panel.title == "Strategies"
+
+
 async def test_a_dashboard_has_a_picture_and_closes_with_all_its_panels(desk: Desk):
     """Top and open tab for where there is no widget; after the second one the first is closed."""
     await condor(desk, "1")

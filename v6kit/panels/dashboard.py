@@ -13,7 +13,7 @@ import polars as pl
 
 from v6kit.desk import Desk
 from v6kit.display import unknown
-from v6kit.errors import VersionUnavailableError
+from v6kit.errors import V6KitError, VersionUnavailableError
 from v6kit.ledger import LedgerTable
 from v6kit.panels import frames, parts
 from v6kit.panels.as_of import AsOf, typed
@@ -69,6 +69,7 @@ class Dashboard(Panel):
 
         Raises:
             StorageError: The desk is closed, and this tab was never open.
+            V6KitError: The dashboard is closed, and this tab was never open.
             ValueError: There is no such tab.
         """
         if name not in self._names:
@@ -83,12 +84,24 @@ class Dashboard(Panel):
     def _tab(self, name: str) -> None:
         """Make a tab's panel when it is opened for the first time."""
         if name not in self._panels:
+            if self._is_closed and self._is_open():  # nobody would close it
+                raise V6KitError("this dashboard is closed; make it again with desk.dashboard()")
             self._panels[name] = self._make(self.desk, name, f"{self.name} {name}", self._as_of)
+
+    async def settled(self) -> None:
+        """Wait for what the buttons of all its panels have started.
+
+        Raises:
+            Exception: What failed last in one of them, as its `last_error` has it.
+        """
+        for panel in list(self._panels.values()):
+            await panel.settled()
+        await super().settled()
 
     def close(self) -> None:
         """Close it with all its panels."""
         super().close()
-        for panel in self._panels.values():
+        for panel in list(self._panels.values()):
             panel.close()
 
     def _furnish(self) -> None:
@@ -185,10 +198,12 @@ class Dashboard(Panel):
     def _repr_mimebundle_(self, **_options: object) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return top and open tab as widgets, and for where there are none, their pictures."""
         data, about = super()._repr_mimebundle_()
-        inside = self.panel._repr_mimebundle_()[0]
         if self._room is None:
             self._room = ipywidgets.VBox()
         self._furnish()
         whole = ipywidgets.VBox([self._on_screen(), self._room])
         bundle: Any = whole._repr_mimebundle_() or {}
-        return {**bundle, "text/html": data["text/html"] + inside["text/html"], "text/plain": repr(self)}, about
+        return {**bundle, "text/html": data["text/html"], "text/plain": repr(self)}, about
+
+    def _static(self, rows: int) -> str:
+        return super()._static(rows) + self.panel._static(rows)  # noqa: SLF001 - as above
