@@ -72,6 +72,41 @@ async def test_requests_are_filtered_selected_and_cancelled_with_a_second_click(
     assert await notebook.run(2) == "['CANCELLED', 'CANCELLED']"
 
 
+async def test_keys_mean_the_same_wherever_in_the_panel_one_is(open_notebook, page: Page):
+    """`/` and Esc from a chip; a key that is held down never confirms what its button asks; Esc takes that back."""
+    notebook = await open_notebook(DESK, "queue = desk.panel('queue')\nqueue")
+    await notebook.run_all(0, 1)
+    queue = notebook.panel("queue")
+    chip, chosen = queue.get_by_role("button", name="PENDING"), queue.locator("tr[aria-selected=true]")
+    await chip.focus()
+    await page.keyboard.press("/")
+    await expect(queue.get_by_label("filter rows")).to_be_focused()
+    await page.keyboard.type("spy")
+    assert await notebook.until("queue.words", "'spy'")
+    await page.keyboard.press("Enter")
+    await page.keyboard.press("ArrowDown")
+    await page.keyboard.press("Shift+ArrowDown")
+    await expect(chosen).to_have_count(2)
+
+    await queue.get_by_role("button", name="Cancel…").focus()
+    await page.keyboard.down("Enter")
+    await expect(queue.get_by_role("button", name="Cancel 2?")).to_be_focused()
+    for _ in range(3):
+        await page.keyboard.down("Enter")  # the same key, still down: it repeats
+    assert await notebook.ask("v6kit.run_sync(queue.settled())") == "None"
+    assert await notebook.ask("desk.queue.stats().by_status['CANCELLED']") == "0"
+    await expect(queue.get_by_role("button", name="Cancel 2?")).to_be_visible()
+    await page.keyboard.up("Enter")
+    await page.keyboard.press("Escape")
+    await expect(queue.get_by_role("button", name="Cancel…")).to_have_text("Cancel… 2")
+    await chip.focus()
+    await page.keyboard.press("Escape")
+    await expect(chosen).to_have_count(0)
+    await page.keyboard.press("Escape")
+    assert await notebook.until("queue.words", "''")
+    await expect(queue.get_by_label("filter rows")).to_have_value("")
+
+
 async def test_the_queue_shows_leases_and_reasons_and_redrives_what_failed(open_notebook, picture):
     """What is under way counts its lease down; what failed says why, and is queued again by a click."""
     faults = """\

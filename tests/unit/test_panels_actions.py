@@ -57,6 +57,14 @@ def test_a_question_is_forgotten_when_the_rows_change_or_something_else_is_press
     assert buttons.click("cancel") is None
 
 
+def test_a_question_can_be_taken_back(buttons: Buttons):
+    """Its button asks anew at the next click."""
+    buttons.click("cancel")
+    buttons.forget()
+    assert drawn(buttons, "cancel")["label"] == "Cancel… 2"
+    assert buttons.click("cancel") is None
+
+
 def test_a_button_at_work_cannot_be_pressed_again(buttons: Buttons):
     """Until its work is done."""
     assert buttons.click("run") is not None

@@ -77,6 +77,10 @@ class Buttons:
         self._busy.add(name)
         return action, keys
 
+    def forget(self) -> None:
+        """Take the question back that waits for a second click."""
+        self._armed = None
+
     def done(self, name: str) -> None:
         """Free a button whose work has ended."""
         self._busy.discard(name)

@@ -63,7 +63,7 @@ function onFormKey(event, isComplete, send) {
     target.told = target.value; // what is in it no longer matters
     send("click", { action: "discard" });
   } else if (key !== "Enter") return;
-  else if (!target.tell() && isComplete) send("click", { action: "register" });
+  else if (!target.tell() && isComplete && !event.repeat) send("click", { action: "register" });
   event.preventDefault();
 }
 

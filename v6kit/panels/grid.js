@@ -169,13 +169,19 @@ function makeGrid(name, send) {
     if (event.key in STEPS) {
       follows = true;
       pending = send("move", { by: STEPS[event.key](), extend: event.shiftKey });
-    } else if (event.key === "/") filter.focus();
-    else if (event.key === "a" && (event.ctrlKey || event.metaKey)) send("all");
-    else if (event.key === "Escape" && grid.selected) send("none");
-    else if (event.key === "Escape" && grid.filter) clearFilter();
+    } else if (event.key === "a" && (event.ctrlKey || event.metaKey)) send("all");
     else return;
     event.preventDefault();
   });
 
-  return { filter, scroller, count, draw };
+  /** Do what a key means anywhere in the panel; return whether it means something here. */
+  function press({ key }) {
+    if (key === "/" && !filter.hidden) filter.focus();
+    else if (key === "Escape" && grid.selected) send("none");
+    else if (key === "Escape" && grid.filter) clearFilter();
+    else return false;
+    return true;
+  }
+
+  return { filter, scroller, count, draw, press };
 }

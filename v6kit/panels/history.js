@@ -24,6 +24,7 @@ Object.assign(DRAWINGS, {
       },
     );
     if (document.activeElement !== at) at.value = part.at;
+    at.dataset.at = part.at;
     for (const button of travel.children) {
       const { go } = button.dataset;
       rest(button, part.off || (part.isFirst && (go === "first" || go === "back")) || (part.isLast && (go === "on" || go === "last")));
@@ -98,7 +99,10 @@ function makeTravel(node, send) {
   const at = make("input", "v6-at", { type: "text", "aria-label": "as of", spellcheck: "false", placeholder: "2026-11-22 14:21 UTC" });
   at.addEventListener("keydown", (event) => {
     if (event.key === "Enter") send("as_of", { text: at.value });
-    if (event.key === "Enter" || event.key === "Escape") at.blur();
+    else if (event.key === "Escape") at.value = at.dataset.at;
+    else return;
+    node.closest(".v6-panel").querySelector(".v6-versions").focus({ preventScroll: true }); // arrows go on from there
+    event.preventDefault();
   });
   const button = (go, text, title) => make("button", "v6-button", { type: "button", title, "aria-label": title, "data-go": go, onclick: ({ target }) => target.ariaDisabled !== "true" && send("travel", { go }) }, text);
   const travel = make(

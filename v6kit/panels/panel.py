@@ -218,6 +218,7 @@ class Panel(Face):
             "gone": lambda message: self._gone(str(message["view"])),
             "live": lambda message: setattr(self, "_is_live", bool(message["on"])),
             "click": lambda message: self.click(str(message["action"])),
+            "forget": lambda _message: self._buttons.forget(),
             "chip": lambda message: self.chip(str(message["name"])),
             "now": lambda _message: setattr(self, "as_of", None),
         }

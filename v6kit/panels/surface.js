@@ -67,6 +67,17 @@ function render({ model, el }) {
     write(strip.children[1], trace ?? "");
   }
 
+  // Anywhere in the panel, except where keys are typed. Esc first takes a question back, and what it was about stays.
+  panel.addEventListener("keydown", (event) => {
+    if (event.defaultPrevented || event.target.closest("input, select") || event.altKey || event.ctrlKey || event.metaKey) return;
+    const isAsked = event.key === "Escape" && buttons.querySelector(".v6-armed");
+    if (isAsked) send("forget");
+    if (isAsked || grid.press(event)) event.preventDefault();
+  });
+
+  // A key that is held down presses a button again and again, so it would confirm what it has asked.
+  buttons.addEventListener("keydown", (event) => event.repeat && event.key === "Enter" && event.preventDefault());
+
   const pressed = new Map(); // from the name of a button to the number of the message that said so
 
   /** Press a button: it is shown at work from now on, and a double click is one click, or it would confirm itself. */

@@ -29,7 +29,10 @@ Object.assign(DRAWINGS, {
         title: "Look back: a time of today, or a date and a time, in UTC. Empty for now",
       });
       // A listener, and not `onkeydown`, to which a false result means that the key types nothing.
-      field.addEventListener("keydown", (event) => event.key === "Enter" && send("as_of", { text: field.value }));
+      field.addEventListener("keydown", ({ key }) => {
+        if (key === "Enter") send("as_of", { text: field.value });
+        else if (key === "Escape") field.value = field.dataset.at;
+      });
       const bar = make("div", "v6-tabbar", { role: "tablist" });
       bar.onkeydown = (event) => {
         const tabs = [...bar.children];
