@@ -29,6 +29,7 @@ from __future__ import annotations
 import linecache
 import sys
 import traceback
+from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -44,6 +45,11 @@ class V6KitError(Exception):
     """
 
     _calm_in: int | None = None  # the cell in which it was first shown
+
+    def _repr_html_(self) -> str:
+        """Return its sentence and its causes: as the last line of a cell, e.g. `panel.last_error`, it is a value."""
+        sentence = f"<b>{type(self).__name__}</b> {escape(str(self))}"
+        return f"<div>{'<br>'.join([sentence, *map(escape, _reasons(self))])}</div>"
 
     def _render_traceback_(self) -> list[str]:
         """Return what IPython prints of it.
@@ -71,9 +77,14 @@ def _calm_lines(error: BaseException, namespace: dict[str, Any]) -> Iterator[str
             name, code = frame.f_code.co_name, linecache.getline(frame.f_code.co_filename, line).strip()
             where = f"line {line}" if name.startswith("<") else f"line {line} of {name}"
             yield f"  {where}: {code}" if code else f"  {where}"
+    yield from (f"  {reason}" for reason in _reasons(error))
+
+
+def _reasons(error: BaseException) -> Iterator[str]:
+    """Return in words why it came to it, the nearest cause first."""
     told, cause = [error], _cause(error)
     while cause is not None and cause not in told:
-        yield f"  because of {_sentence(cause).splitlines()[0]}"
+        yield f"because of {_sentence(cause).splitlines()[0]}"
         told.append(cause)
         cause = _cause(cause)
 

@@ -54,6 +54,17 @@ def test_its_causes_are_named_to_the_last(cell: Cell):
     assert "because" not in told
 
 
+def test_an_error_that_is_a_value_shows_its_sentence_and_its_causes(shell: InteractiveShell):
+    """As `panel.last_error` at the end of a cell does; what is in it is no markup."""
+    error = StorageError("the <lake> is away")
+    error.__cause__ = OSError("no <b>disk</b>\nat all")
+    shown, _ = shell.display_formatter.format(error)
+    assert shown["text/plain"] == "v6kit.errors.StorageError('the <lake> is away')"
+    assert shown["text/html"] == (
+        "<div><b>StorageError</b> the &lt;lake&gt; is away<br>because of OSError: no &lt;b&gt;disk&lt;/b&gt;</div>"
+    )
+
+
 def test_a_ring_of_causes_comes_to_an_end(cell: Cell):
     """Python lets errors be each other's cause."""
     told = cell("a, b = v6kit.QueueError('a'), v6kit.QueueError('b')\na.__cause__, b.__cause__ = b, a\nraise a")
