@@ -356,7 +356,7 @@ async def test_the_worker_is_started_and_stopped_by_its_buttons(desk: Desk):
     panel = desk.panel("worker")
     await panel.click("start").settled()
     assert desk.worker.is_running
-    assert [button["off"] for button in panel._buttons.draw(closed=False)] == [True, True, False]
+    assert [button["off"] for button in panel._buttons.draw(closed=False)] == [True, True, False, True]
     await panel.click("stop").settled()
     assert not desk.worker.is_running
 
@@ -374,6 +374,51 @@ async def test_the_worker_shows_every_cycle_however_quick(desk: Desk):
     assert panel.frame["settled"].to_list() == [each.settled for each in reversed(made)]
     panel.as_of = made[1].started_at
     assert panel.frame["cycle"].to_list() == [2, 1]
+
+
+async def test_a_cycle_shows_what_it_changed(desk: Desk):
+    """Of the cycle that is selected, below the grid, and nothing of it once another one is."""
+    await desk.run_cycle()
+    await desk.run_cycle()
+    panel = desk.panel("worker")
+    panel.selected = "1"
+    await panel.click("diff").settled()
+    [part] = panel.below()
+    before, after = desk.worker.reports[0].versions
+    assert part["text"] == f"cycle 1 · queue v{before} → v{after} · 16 changes"
+    assert {(row["cells"][0], *row["cells"][2:], row["tone"]) for row in part["rows"]} == {
+        ("~", "PENDING → SUCCESS", "0 → 1", "", "good")
+    }
+    assert sorted(row["cells"][1] for row in part["rows"]) == sorted(
+        desk.history("position_queue").diff(before, after)["symbol"]
+    )
+    assert "PENDING → SUCCESS" in panel._repr_mimebundle_()[0]["text/html"]
+    panel.selected = "2"
+    assert panel.below() == []
+    await panel.click("diff").settled()
+    assert panel.below()[0]["rows"] == []
+    assert panel.below()[0]["text"].endswith("0 changes")
+
+
+async def test_a_request_shows_every_state_that_it_was_in(desk: Desk):
+    """Why it is as it is now: who changed it, when, and how long each state lasted."""
+    [item, *others] = await desk.queue.get_batch(3, lease=timedelta(seconds=60))
+    await desk.queue.mark_failed(item, "354 not subscribed")
+    await desk.queue.release(others)
+    panel = desk.panel("queue")
+    panel.selected = item.request_id
+    await panel.click("timeline").settled()
+    [part] = panel.below()
+    assert part["text"] == f"{item.symbol} · 3 states"
+    assert [(row["cells"][2], row["tone"]) for row in part["rows"]] == [
+        ("PENDING", "quiet"),
+        ("PROCESSING", "busy"),
+        ("FAILED", "bad"),
+    ]
+    assert part["rows"][-1]["cells"][6] == "354 not subscribed"
+    assert part["rows"][-1]["cells"][4] == ""
+    panel.selected = []
+    assert panel.below() == []
 
 
 async def test_the_book_comes_in_order_of_need(desk: Desk):

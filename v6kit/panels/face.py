@@ -52,6 +52,7 @@ class Face(Settings):
         self.place = place or self.name
         self._as_of = as_of or AsOf()
         self._gap = ""
+        self._looked_up: tuple[str, list[Part]] = ("", [])  # about which row, and what
         self._lock = threading.RLock()
         self._grid = Grid(self.columns, self.key)
         self._buttons = Buttons(self.actions())
@@ -77,8 +78,9 @@ class Face(Settings):
         return []
 
     def below(self) -> list[Part]:
-        """Return what stands below the grid."""
-        return []
+        """Return what stands below the grid: what was looked up about the row that was selected last, while it is."""
+        key, found = self._looked_up
+        return found if self._grid.selected[-1:] == [key] else []
 
     def actions(self) -> Sequence[Action]:
         """Return the buttons."""

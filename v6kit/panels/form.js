@@ -1,22 +1,4 @@
-// Fields to fill in with a preview, and small tables. A field sends what is in it when it is left or Enter is pressed.
-
-/** Fill a table body with rows of texts. */
-function fillRows(body, rows, isNumber) {
-  fill(body, rows, () => make("tr"), (line, cells) =>
-    fill(line, cells, () => make("td"), (cell, text, number) => {
-      cell.classList.toggle("v6-number", isNumber(number));
-      cell.classList.toggle("v6-none", text === "–");
-      write(cell, text);
-    }),
-  );
-}
-
-function fillHeads(row, heads, isNumber) {
-  fill(row, heads, () => make("th", "", { scope: "col" }), (head, text, number) => {
-    head.classList.toggle("v6-number", isNumber(number));
-    write(head, text);
-  });
-}
+// Fields to fill in, with a preview. A field sends what is in it when it is left or Enter is pressed.
 
 /** Make a field: what it is called, and the element in which it is filled in. */
 function makeField({ name, choices, hint }, send) {
@@ -95,19 +77,5 @@ Object.assign(DRAWINGS, {
     fillRows(table.lastChild, part.rows, isNumber);
     write(code, part.code);
     if (toFields) fields.querySelector("input").focus({ preventScroll: true });
-  },
-
-  table(node, part) {
-    if (!node.firstChild) {
-      node.append(make("div", "v6-words"), make("table"));
-      node.lastChild.append(make("thead", "", {}, make("tr")), make("tbody"));
-    }
-    const [words, table] = node.children;
-    write(words, part.text);
-    table.hidden = !part.rows.length;
-    const isNumber = (column) => part.heads[column][1];
-    fillHeads(table.firstChild.firstChild, part.heads.map(([text]) => text), isNumber);
-    fillRows(table.lastChild, part.rows.map(({ cells }) => cells), isNumber);
-    part.rows.forEach(({ tone }, index) => (table.lastChild.children[index].dataset.tone = tone));
   },
 });

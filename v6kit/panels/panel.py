@@ -22,6 +22,7 @@ from v6kit.panels.actions import Action
 from v6kit.panels.as_of import AsOf
 from v6kit.panels.audience import Audience
 from v6kit.panels.face import Face
+from v6kit.panels.parts import Part
 from v6kit.panels.surface import Surface
 
 _PULSE = 0.25  # seconds between two looks at whether there is something new
@@ -238,6 +239,12 @@ class Panel(Face):
         self._work.add(work)
         work.add_done_callback(lambda done: self._ended(action, done))
         self._draw()
+
+    async def _look_up(self, key: str, read: Callable[[str], Part]) -> None:
+        """Read something about a row, and show it below the grid as long as this row is the last that is selected."""
+        found = await asyncio.to_thread(read, key)
+        with self._lock:
+            self._looked_up = key, [found]
 
     def _ended(self, action: Action, work: asyncio.Task[object]) -> None:
         self._work.discard(work)

@@ -1,5 +1,23 @@
 // What stands between title and grid. Each drawing takes a node, the part as the kernel said it, and how to answer.
 
+/** Fill a table body with rows of texts. */
+function fillRows(body, rows, isNumber) {
+  fill(body, rows, () => make("tr"), (line, cells) =>
+    fill(line, cells, () => make("td"), (cell, text, number) => {
+      cell.classList.toggle("v6-number", isNumber(number));
+      cell.classList.toggle("v6-none", text === "–");
+      write(cell, text);
+    }),
+  );
+}
+
+function fillHeads(row, heads, isNumber) {
+  fill(row, heads, () => make("th", "", { scope: "col" }), (head, text, number) => {
+    head.classList.toggle("v6-number", isNumber(number));
+    write(head, text);
+  });
+}
+
 const DRAWINGS = {
   chips(node, part, send) {
     fill(
@@ -69,6 +87,20 @@ const DRAWINGS = {
   note(node, part) {
     node.dataset.tone = part.tone;
     write(node, part.text);
+  },
+
+  table(node, part) {
+    if (!node.firstChild) {
+      node.append(make("div", "v6-words"), make("table"));
+      node.lastChild.append(make("thead", "", {}, make("tr")), make("tbody"));
+    }
+    const [words, table] = node.children;
+    write(words, part.text);
+    table.hidden = !part.rows.length;
+    const isNumber = (column) => part.heads[column][1];
+    fillHeads(table.firstChild.firstChild, part.heads.map(([text]) => text), isNumber);
+    fillRows(table.lastChild, part.rows.map(({ cells }) => cells), isNumber);
+    part.rows.forEach(({ tone }, index) => (table.lastChild.children[index].dataset.tone = tone));
   },
 };
 

@@ -15,6 +15,7 @@ from v6kit.panels.actions import Action
 from v6kit.panels.counted import CountedPanel
 from v6kit.panels.grid import Column
 from v6kit.panels.parts import Part
+from v6kit.panels.pastgrid import length
 from v6kit.queue import ACTIVE_PRIORITY, Status
 
 TONES: dict[str | None, str] = {
@@ -77,7 +78,7 @@ class QueuePanel(CountedPanel):
         return shown
 
     def actions(self) -> Sequence[Action]:
-        """Return redrive, prioritise and cancel, each for those of the selected requests that it fits."""
+        """Return redrive, prioritise and cancel, each for those of the selected that it fits; and a look back."""
         queue = self.desk.queue
         return (
             Action(
@@ -102,6 +103,30 @@ class QueuePanel(CountedPanel):
                 applies=self._selected_with(*_LIVE),
                 question=lambda count: f"Cancel {count:,}? Click again",
             ),
+            Action(
+                name="timeline",
+                label="Timeline",
+                hint="Show every state of the request that was selected last",
+                run=lambda keys: self._look_up(keys[0], self._states),
+                applies=lambda: self.selected[-1:],
+            ),
+        )
+
+    def _states(self, request_id: str) -> Part:
+        """Return every state of a request; reads the lake."""
+        states = self.desk.history("position_queue").timeline(request_id)
+        told = states.select("updated_at", "change", "status", "attempt", "lasted", "updated_by", "error_message")
+        rows = [
+            [f"{at:%Y-%m-%d %H:%M:%S}", change, status, str(attempt), length(lasted) if lasted else "", by, why or ""]
+            for at, change, status, attempt, lasted, by, why in told.rows()
+        ]
+        heads = [(name, name == "try") for name in ("since (UTC)", "change", "status", "try", "for", "by", "why")]
+        name = states["symbol"].tail(1).to_list()
+        return parts.table(
+            f"{' '.join(name)} · {counted(states.height, 'state')}",
+            heads,
+            rows,
+            [TONES[each] for each in told["status"]],
         )
 
     def _selected_with(self, *statuses: str) -> Callable[[], list[str]]:

@@ -44,7 +44,7 @@ class Surface(anywidget.AnyWidget):
 
 
 class StrategiesSurface(Surface):
-    """What a page draws of the strategies: legs and a form besides; apart, as below."""
+    """What a page draws of the strategies: a form besides; apart, as below."""
 
     _esm = _text("dom.js", "parts.js", "grid.js", "form.js", "surface.js")
 

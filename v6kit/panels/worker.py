@@ -9,15 +9,18 @@ from typing import Any
 
 import polars as pl
 
+from v6kit.display import counted
 from v6kit.ledger import LedgerTable
 from v6kit.panels import frames, parts
 from v6kit.panels.actions import Action
 from v6kit.panels.grid import Column
 from v6kit.panels.panel import Panel
 from v6kit.panels.parts import Part
+from v6kit.panels.queue import TONES as STATUSES
 from v6kit.sync import CycleReport
 
 _BARS = 20
+_CHANGES = 20  # told of one cycle; the history has all
 _REMEMBERED = "the last cycles of this desk; what the queue remembers of all of them: desk.history"
 _PHASES = ("claim", "fetch", "book", "settle")
 
@@ -103,7 +106,7 @@ class WorkerPanel(Panel):
         return "report = await desk.run_cycle()"
 
     def actions(self) -> Sequence[Action]:
-        """Return run, start and stop."""
+        """Return run, start and stop; and what shows a cycle's changes."""
         return (
             Action(
                 name="run",
@@ -126,4 +129,30 @@ class WorkerPanel(Panel):
                 run=lambda _keys: self.desk.stop(),
                 ready=lambda: self.desk.worker.is_running or self.desk.worker.phase != "idle",
             ),
+            Action(
+                name="diff",
+                label="What it changed",
+                hint="Show what the selected cycle changed in the queue",
+                run=lambda keys: self._look_up(keys[0], self._changes),
+                applies=lambda: self.selected[-1:],
+            ),
         )
+
+    def _changes(self, cycle: str) -> Part:
+        """Return what the queue's versions before and after a cycle differ in; reads the lake."""
+        before, after = next(each.versions for each in self._known() if str(each.cycle) == cycle)
+        changed = self.desk.history("position_queue").diff(before, after)
+        told = changed.select("diff", "symbol", "status", "status_old", "attempt", "attempt_old", "error_message")
+        rows = [
+            [sign, symbol, _became(was, status), _became(tried, attempt), why or ""]
+            for sign, symbol, status, was, attempt, tried, why in told.head(_CHANGES).rows()
+        ]
+        tones = [STATUSES.get(status, "") for status in told["status"].head(_CHANGES)]
+        more = f" · the first {_CHANGES}" if changed.height > _CHANGES else ""
+        text = f"cycle {cycle} · queue v{before} → v{after} · {counted(changed.height, 'change')}{more}"
+        heads = [("", False), ("contract", False), ("status", False), ("try", False), ("why", False)]
+        return parts.table(text, heads, rows, tones)
+
+
+def _became(old: object, new: object) -> str:
+    return str(new) if old is None or old == new else f"{old} → {new}"
