@@ -351,6 +351,22 @@ async def test_a_panel_outlives_its_desk_as_a_picture(desk: Desk):
     assert "16" in panel._repr_mimebundle_()[0]["text/html"]
 
 
+async def test_the_picture_of_a_closed_desk_can_be_filtered_and_goes_with_its_last_view(desk: Desk):
+    """A long one can be scrolled, too; after it, the kernel keeps nothing of the desk."""
+    panel = desk.panel("queue")
+    say(panel, "see")
+    await desk.close()
+    assert panel._surface.grid["total"] == 20
+    shown = panel._surface.parts
+    say(panel, "filter", 1, text="no such row")
+    assert (panel._surface.grid["total"], panel._surface.heard) == (0, {"a-view": 1})
+    assert panel._surface.parts == shown != []
+    say(panel, "click", 2, action="cancel")
+    assert "is closed" in panel._surface.trouble["line"]
+    say(panel, "gone", 3)
+    assert panel._surface.comm is None
+
+
 async def test_the_worker_is_started_and_stopped_by_its_buttons(desk: Desk):
     """While it runs by itself, no cycle can be run by hand."""
     panel = desk.panel("worker")

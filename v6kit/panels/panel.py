@@ -125,9 +125,17 @@ class Panel(Face):
         with self._lock:
             if self._surface is None:
                 self._surface = self.surface(**self._state())
-                # These callbacks come on the kernel's thread or on one of its subshells: only handed over.
-                self._surface.on_msg(lambda _widget, content, _buffers: self._stage.call(self._receive, content))
+                self._surface.on_msg(lambda _widget, content, _buffers: self._hear(content))
             return self._surface
+
+    def _hear(self, message: Mapping[str, Any]) -> None:
+        """Hand over what a page asks for: this is the kernel's thread, or one of its subshells.
+
+        After the panels' thread nothing else sets a trait, so it is done here: the last picture can be scrolled, and is
+        let go with its last view, and with it the desk.
+        """
+        if not self._stage.call(self._receive, message):
+            self._receive(message)
 
     def _redraw(self) -> None:
         self._stage.call(self._draw)

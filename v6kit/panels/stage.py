@@ -98,10 +98,17 @@ class Stage:
         """
         return self._engine.submit(coro)
 
-    def call(self, act: Callable[[*_Args], object], *args: *_Args) -> None:
-        """Call something here soon, from any thread, in the order in which it was asked for; not after the end."""
-        with suppress(RuntimeError):  # the loop is closed: nobody is left who would draw
+    def call(self, act: Callable[[*_Args], object], *args: *_Args) -> bool:
+        """Call something here soon, from any thread, in the order in which it was asked for.
+
+        Returns:
+            Whether it will be; not after the end.
+        """
+        try:
             self._engine.loop.call_soon_threadsafe(act, *args)
+        except RuntimeError:  # the loop is closed
+            return False
+        return True
 
     def end(self) -> None:
         """Close the panels and end the thread; blocks until it has ended. Called when their desk has closed."""
