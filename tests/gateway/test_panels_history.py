@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import threading
 from collections.abc import AsyncIterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from tests.patience import DEADLINE
 from v6kit.display import utc
 from v6kit.errors import StorageError, V6KitError, VersionUnavailableError
 from v6kit.gateway import SimulatedGateway
+from v6kit.ledger import When
 from v6kit.panels import HistoryPanel
 from v6kit.panels.as_of import AsOf
 from v6kit.registry import StrategyRegistry
@@ -227,6 +229,31 @@ async def test_play_shows_one_version_after_the_other_and_ends_at_the_newest(pan
     await eventually(lambda: panel.version == newest and not panel.is_playing and len(seen) > newest)
     passed = [text for text in dict.fromkeys(seen) if f"v{newest} " not in text]
     assert passed == [f"position_queue v{n} of 0–{newest}" for n in range(newest)]
+
+
+class Noting(v6kit.TableHistory):
+    """A history that notes which differences it was asked for."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(uri)
+        self.asked: list[tuple[When, When]] = []
+
+    def diff(self, old: When, new: When) -> pl.DataFrame:
+        """Note it, and look."""
+        self.asked.append((old, new))
+        return super().diff(old, new)
+
+
+async def test_play_reads_each_version_once(desk: Desk):
+    """However far away the lake is, it is not asked for the same twice."""
+    history = Noting(desk.queue.uri)
+    with closing(HistoryPanel(history)) as panel:
+        newest = panel.version
+        history.asked.clear()
+        panel.play(pace=1000)
+        await eventually(lambda: len(history.asked) > newest and not panel.is_playing)
+        await panel.settled()
+    assert history.asked == [(max(0, n - 1), n) for n in range(newest + 1)]
 
 
 async def test_an_empty_table_says_that_nothing_was_written(tmp_path: Path):

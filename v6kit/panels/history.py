@@ -170,7 +170,10 @@ class HistoryPanel(PastPanel):
             self._travel.go(self._travel.first)
             self._moved()
         while self._travel.new < self._travel.last:
-            await asyncio.gather(self._load(), asyncio.sleep(1 / self._pace))
+            self._ask()
+            await asyncio.sleep(1 / self._pace)
+            if self._loading is not None:
+                await asyncio.wait({self._loading})
             self._travel.step(1)
             self._moved()
         self._playing = None
