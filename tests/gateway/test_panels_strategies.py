@@ -26,7 +26,7 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     await opened.close()
 
 
-async def condor(desk: Desk, name: str, account: str | None = None) -> None:
+async def condor(desk: Desk, name: str | int, account: str | None = None) -> None:
     """Register an iron condor that the account holds."""
     await desk.registry.add_strategy(
         name, legs_of(*desk.gateway.account.iron_condors[0]), kind="IRON_CONDOR", account=account
@@ -207,6 +207,19 @@ async def test_every_panel_shows_the_past_in_its_own_columns_and_rests(desk: Des
         panel.click("whatever")
     panel.as_of = None
     assert panel.is_live
+
+
+async def test_a_strategy_is_selected_by_its_id_as_it_was_registered(desk: Desk):
+    """A number is as good as a text here as in the registry."""
+    await condor(desk, 1)
+    panel = desk.panel("strategies")
+    for chosen in (1, [1], "1", ["1"]):
+        panel.selected = []
+        panel.selected = chosen
+        assert panel.selected == ["1"]
+        assert panel.legs.height == 4
+    with pytest.raises(ValueError, match="no row has the key '2'"):
+        panel.selected = 2
 
 
 async def test_before_the_first_change_a_panel_is_empty_and_says_so(desk: Desk):

@@ -125,10 +125,11 @@ class Face(Settings):
         return list(self._grid.selected)
 
     @selected.setter
-    def selected(self, keys: Collection[str]) -> None:
+    def selected(self, keys: Collection[str | int] | str | int) -> None:
+        chosen = [keys] if isinstance(keys, str | int) else keys
         with self._lock:
             self._update()
-            self._grid.select([keys] if isinstance(keys, str) else keys)
+            self._grid.select([str(key) for key in chosen])  # a strategy's id may be given as a number everywhere
         self._redraw()
 
     @property
