@@ -95,6 +95,8 @@ async def test_one_instant_is_shown_by_every_tab_until_the_way_back(open_noteboo
     await enter(field, "yesterday")
     await page.keyboard.press("Enter")
     await expect(top.get_by_role("alert")).to_contain_text("as of must be like")
+    await page.keyboard.press("Escape")  # as it was
+    await expect(field).to_have_value("")
     await enter(field, "")
     await page.keyboard.press("Enter")
     await expect(top.get_by_role("alert")).to_be_hidden()
