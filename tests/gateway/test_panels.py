@@ -285,6 +285,26 @@ async def test_a_paused_panel_rests_until_it_is_live_again(desk: Desk):
     await eventually(lambda: "grid" in sent.regions)
 
 
+async def test_python_gets_of_a_paused_panel_what_its_page_shows(desk: Desk):
+    """Whoever pauses it looks into something; it does not change under his hands, and the past is read nevertheless."""
+    panel = desk.panel("queue")
+    before, at, told = panel.frame, desk.clock.now(), panel._repr_mimebundle_()[0]["text/html"]
+    panel.is_live = False
+    (added,) = await desk.queue.insert_many([{"conid": 999_999_999, "symbol": "NEW"}])
+    assert panel.frame.equals(before)
+    assert "NEW" not in panel._repr_mimebundle_()[0]["text/html"]
+    with pytest.raises(ValueError, match="no row has the request_id"):
+        panel.selected = added
+    panel.as_of = at
+    assert added not in panel.frame["request_id"]
+    panel.as_of = None
+    assert added in panel.frame["request_id"], "back from the past it shows what is now"
+    panel.is_live = True
+    panel.selected = added
+    assert panel.selected == [added]
+    assert panel._repr_mimebundle_()[0]["text/html"] != told
+
+
 async def test_the_same_panel_again_replaces_the_first(desk: Desk):
     """No timer runs twice; the first says that it is closed."""
     first = desk.panel("queue")

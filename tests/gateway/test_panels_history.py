@@ -124,7 +124,7 @@ async def test_what_was_never_there_is_refused_and_the_view_stays(panel: History
         with pytest.raises(VersionUnavailableError):
             panel.as_of = when
     for naive in ("2026-11-22 10:00", "yesterday", datetime(2026, 11, 22, 10)):  # noqa: DTZ001 - that is refused
-        with pytest.raises(ValueError, match="when must be"):
+        with pytest.raises(ValueError, match=r"when must (be|say)"):
             panel.as_of = naive
     with pytest.raises(TypeError, match=r"when must be a version, a datetime or ISO text, got 2\.5"):
         panel.as_of = 2.5

@@ -230,7 +230,7 @@ async def test_before_the_first_change_a_panel_is_empty_and_says_so(desk: Desk):
     assert panel.frame.height == 0
     assert "2001-01-01" in panel._trouble()["line"]
     assert panel.last_error is None
-    with pytest.raises(ValueError, match="aware"):
+    with pytest.raises(ValueError, match="as_of must say how far it is from UTC"):
         panel.as_of = "2026-11-22 14:00:00"
 
 

@@ -59,7 +59,7 @@ class Face(Settings):
         self._heard: dict[str, int] = {}
         self._errors: dict[str, Exception] = {}
         self._is_live, self._is_closed = True, False
-        self._read_at = self._clock.now()
+        self._read_at, self._read_for = self._clock.now(), self.as_of
         self._update()
 
     # --- what a panel says of itself; overridden ----------------------------------------------------------------
@@ -114,9 +114,9 @@ class Face(Settings):
 
     @property
     def frame(self) -> pl.DataFrame:
-        """What the panel shows now, filtered and sorted, as a polars frame."""
+        """What the panel shows, filtered and sorted, as a polars frame; while it is paused, what it showed then."""
         with self._lock:
-            self._update()
+            self._read_for_python()
             return self._grid.view
 
     @property
@@ -128,7 +128,7 @@ class Face(Settings):
     def selected(self, keys: Collection[str | int] | str | int) -> None:
         chosen = [keys] if isinstance(keys, str | int) else keys
         with self._lock:
-            self._update()
+            self._read_for_python()
             self._grid.select([str(key) for key in chosen])  # a strategy's id may be given as a number everywhere
         self._redraw()
 
@@ -201,10 +201,15 @@ class Face(Settings):
 
     # --- drawing ------------------------------------------------------------------------------------------------
 
+    def _read_for_python(self) -> None:
+        """Read what there is; of a panel that is paused or closed, Python gets what the page shows."""
+        if self.is_live or self.is_of_past or (self._read_for != self.as_of and not self._is_closed):
+            self._update()
+
     def _update(self) -> None:
         """Read what there is, unless the lake is closed: then the last that was read stays."""
         if self._is_open():
-            self._read_at, self._gap = self.as_of or self._clock.now(), ""
+            self._read_at, self._read_for, self._gap = self.as_of or self._clock.now(), self.as_of, ""
             try:
                 frame = self.read()
             except VersionUnavailableError as error:
@@ -265,7 +270,7 @@ class Face(Settings):
 
     def _static(self, rows: int) -> str:
         with self._lock:
-            self._update()
+            self._read_for_python()
             heads = [(column.title, "right" if column.is_number else "left") for column in self._grid.columns]
             table = static.Table(heads, self._grid.head_rows(self._read_at, rows), self._grid.view.height)
             parts = [*self.parts(), *self.below()] if self._is_open() else []
