@@ -23,7 +23,7 @@ from broker_helpers import (
 from v6kit.broker import Broker, ConnectionState
 from v6kit.contracts import Quality
 from v6kit.errors import GatewayUnavailableError
-from v6kit.gateway import Answer
+from v6kit.gateway import Answer, answers
 
 if TYPE_CHECKING:
     from conftest import GatewayMaker
@@ -210,6 +210,27 @@ async def test_after_1102_a_stream_that_stays_silent_is_asked_for_again(gateway:
         gateway.faults.silent_conids.add(lively.conid)
         gateway.broadcast(1102)
         await quotes.until(lambda quote: quote.conid == quiet.conid)
+    assert gateway.log.refused[300] == 0
+
+
+async def test_farms_that_come_back_together_have_each_quiet_stream_asked_for_once(gateway: SimulatedGateway):
+    """A second cancel would meet error 300, which ends a stream."""
+    quiet = options_of(gateway)[:3]
+    gateway.faults.silent_conids |= {each.conid for each in quiet}
+    async with connected(gateway) as broker:
+        errors = Heard(broker.on_stream_error)
+        for option in quiet:
+            await broker.subscribe(option)
+        for code in (2103, 2104):
+            for farm in ("usopt", "usfarm"):
+                gateway.broadcast(code, answers.farm_news(code, farm))
+        await broker.current_time()
+        await asyncio.gather(*broker._streams._repairs)
+        await broker.current_time()
+        assert errors.drain() == []
+        assert broker.streaming == {each.conid for each in quiet}
+        assert gateway.lines_in_use == 3
+    assert [len(requests_for(gateway, "REQ_MKT_DATA", each.conid)) for each in quiet] == [2, 2, 2]
     assert gateway.log.refused[300] == 0
 
 

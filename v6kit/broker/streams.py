@@ -284,7 +284,9 @@ class Streams:
                 try:
                     self._check_servers()
                     session.cancel_market_data(request.req_id)
-                    await self._ask_again(session, stream, request)
+                    self._requests.forget(request)  # a second look must not cancel it again: 300 would end the stream
+                    stream.request = None
+                    await self._ask_again(session, stream, None)
                 except GatewayUnavailableError:
                     return  # the servers or the link are out again; their return brings the streams another look
 
