@@ -255,6 +255,35 @@ async def test_1101_asks_for_all_streams_again(gateway: SimulatedGateway):
     assert len(requests_for(gateway, "REQ_MARKET_DATA_TYPE")) == 2
 
 
+@pytest.mark.parametrize("code", [1101, 1102])
+async def test_servers_that_are_lost_while_streams_are_restored_stop_the_sending(gateway: SimulatedGateway, code: int):
+    """The rest is asked for when they are back, whatever the gateway says of its data: it has not heard of the rest."""
+    options = options_of(gateway)[:4]
+
+    def sent() -> list[int]:
+        return [len(requests_for(gateway, "REQ_MKT_DATA", each.conid)) for each in options]
+
+    timings = replace(PATIENT, quiet_stream=DEADLINE)
+    async with connected(gateway, requests_per_second=4, timings=timings) as broker:
+        for option in options:
+            await broker.subscribe(option)
+        states, notices = states_of(broker), Heard(broker.on_notice)
+        gateway.broadcast(1100)
+        await reached(states, ConnectionState.DEGRADED)
+        gateway.broadcast(1101)
+        await gateway.log.wait_for("REQ_MKT_DATA", 5)
+        gateway.broadcast(1100)
+        await reached(states, ConnectionState.DEGRADED)
+        assert sent() == [2, 1, 1, 1]
+        assert "1100" in (broker.hold or "")
+        gateway.broadcast(code)
+        await notices.until(lambda heard, _text: heard == code)
+        await reached(states, ConnectionState.LIVE)
+        assert sent() == ([3, 2, 2, 2] if code == 1101 else [2, 2, 2, 2])
+        await broker.current_time()
+        assert broker.lines.used == gateway.lines_in_use == 4
+
+
 async def test_1300_replaces_the_link(gateway: SimulatedGateway):
     """The gateway announces that it closes the socket; we do not wait for it."""
     async with connected(gateway) as broker:

@@ -344,6 +344,27 @@ async def test_a_stream_that_is_being_repaired_when_data_is_lost_is_asked_for_on
         assert gateway.lines_in_use == rig.broker.lines.used == 4
 
 
+async def test_a_stream_that_is_being_repaired_when_servers_are_lost_is_asked_for_when_they_are_back(
+    gateway: SimulatedGateway, tmp_path: Path, clock: FakeClock
+):
+    """Nothing is sent meanwhile, and 1102 does not mean that the gateway had heard of it."""
+    async with rigged(gateway, tmp_path, clock) as rig:
+        streamer, (hit, *others) = await stream_condor(rig)
+        states = states_of(rig.broker)
+        say(gateway, request_ids(gateway, hit)[0], 321, LIMITATION, ends=True)
+        gateway.broadcast(1100)
+        await reached(states, ConnectionState.DEGRADED)
+        await asyncio.gather(*rig.broker._streams._repairs)
+        await rig.broker._connection.session.current_time(seconds=DEADLINE)  # so all that was sent has arrived
+        assert len(request_ids(gateway, hit)) == 1
+        gateway.broadcast(1102)
+        await reached(states, ConnectionState.LIVE)
+        await everything_was_heard(rig)
+        assert len(request_ids(gateway, hit)) == 2
+        assert streamer.streaming == {hit, *others}
+        assert gateway.lines_in_use == rig.broker.lines.used == 4
+
+
 @covers(10090, 10091, 10092, 10167)
 async def test_a_soft_code_on_a_stream_marks_the_ticks_that_follow(
     gateway: SimulatedGateway, tmp_path: Path, clock: FakeClock, code: int

@@ -5,10 +5,11 @@ session is used for: what has to be asked for again after a loss is a function t
 
 ::
 
-    DOWN ──connect──> SYNCING ──restored──> LIVE ──1100, 2110──> DEGRADED
-      ^                  ^                   ^ ^                    │  │
-      │                  └───────1101────────┼─┼────────────────────┘  │
-      │                                      │ └─────────1102──────────┘
+    DOWN ──connect──> SYNCING ──restored──> LIVE
+      ^               ^    │                 │
+      │      1101, 1102    │ 1100, 2110      │ 1100, 2110
+      │               │    v                 │
+      │              DEGRADED <──────────────┘
       └── socket closed, or silent for heartbeat_timeout, in any state; then reconnect by itself, until
           somebody else has the client id (326) for client_id_wait
 """
@@ -82,7 +83,7 @@ class Connection:
         self._session: Session | None = None
         self._ended: Session | None = None
         self._servers_lost: str | None = None  # why IB's servers are out of the gateway's reach, while they are
-        self._data_lost = asyncio.Event()
+        self._servers_back = asyncio.Event()
         self._scopes: set[asyncio.Timeout] = set()
         self._supervisor: asyncio.Task[None] | None = None
         self._connecting = asyncio.Lock()
@@ -147,16 +148,14 @@ class Connection:
     def servers_lost(self, reason: str) -> None:
         """Take note that the gateway lost IB's servers."""
         self._servers_lost = reason
-        if self.state is ConnectionState.LIVE:
+        if self.state is not ConnectionState.DOWN:
             self._move(ConnectionState.DEGRADED, reason)
 
-    def servers_back(self, reason: str, *, data_lost: bool) -> None:
-        """Take note that IB's servers are back, with or without our subscriptions."""
-        self._servers_lost = None
-        if data_lost and self.state is not ConnectionState.DOWN:
-            self._data_lost.set()
-        elif self.state is ConnectionState.DEGRADED:
-            self._move(ConnectionState.LIVE, reason)
+    def servers_back(self, *, data_lost: bool) -> None:
+        """Take note that IB's servers are back, with or without our subscriptions; what they lack is restored."""
+        was_lost, self._servers_lost = self._servers_lost is not None, None
+        if (was_lost or data_lost) and self.state is not ConnectionState.DOWN:
+            self._servers_back.set()
 
     def check_servers(self) -> None:
         """Raise while the gateway has lost IB's servers: what is sent now is not answered.
@@ -169,7 +168,7 @@ class Connection:
 
     async def _establish(self) -> Session:
         self._servers_lost = None
-        self._data_lost.clear()
+        self._servers_back.clear()
         session = await self._open_session()
         self._session = session
         try:
@@ -181,11 +180,15 @@ class Connection:
 
     async def _sync(self, session: Session, reason: str) -> None:
         self._move(ConnectionState.SYNCING, reason)
-        await self._restore(session)
-        if self._servers_lost is None:
-            self._move(ConnectionState.LIVE, "connected")
-        else:
+        try:
+            await self._restore(session)
+        except GatewayUnavailableError:
+            if self._servers_lost is None:
+                raise
+        if self._servers_lost is not None:
             self._move(ConnectionState.DEGRADED, self._servers_lost)
+        elif not self._servers_back.is_set():  # else it begins anew at once
+            self._move(ConnectionState.LIVE, "connected")
 
     async def _supervise(self, session: Session) -> None:
         while True:
@@ -219,10 +222,10 @@ class Connection:
 
     async def _resync(self, session: Session) -> None:
         while session.is_open:
-            await self._data_lost.wait()
-            self._data_lost.clear()
+            await self._servers_back.wait()
+            self._servers_back.clear()
             try:
-                await self._sync(session, "IB's servers are back; asking for all streams again")
+                await self._sync(session, "IB's servers are back; restoring subscriptions")
             except GatewayUnavailableError as error:
                 session.fail(str(error))
 

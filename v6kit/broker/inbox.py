@@ -172,7 +172,7 @@ class Inbox:
             session.fail(reason)
         else:
             data_lost = action is Action.LINK_BACK_DATA_LOST
-            self._connection.servers_back(reason, data_lost=data_lost)
+            self._connection.servers_back(data_lost=data_lost)
             if data_lost:
                 self._requests.on_data_lost(news)
             else:

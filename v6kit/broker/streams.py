@@ -156,14 +156,15 @@ class Streams:
         return stream.latest
 
     async def restore(self, session: Session) -> None:
-        """Ask for every stream on this session, whatever was asked for before.
+        """Ask for every stream that this session, or IB behind it, does not know.
 
         Raises:
-            GatewayUnavailableError: The link is down.
+            GatewayUnavailableError: The link is down, or IB's servers are out again; the rest is not asked for.
         """
         for stream in tuple(self._streams.values()):
             stream.repaired = False
-            await self._ask_again(session, stream, stream.request)
+            if stream.request is None:
+                await self._ask_again(session, stream)
 
     def resume(self, session: Session) -> None:
         """Wait a while after servers or a data farm came back, then ask again for the streams that stayed silent."""
@@ -208,13 +209,15 @@ class Streams:
     def on_refusal(self, request: Request, refusal: Refusal) -> None:
         """Repair what can be repaired, once; otherwise the stream is over and its line free."""
         stream = self._streams.get(request.conid)
-        if stream is None or refusal.action is Action.LINK_BACK_DATA_LOST:
-            return  # restored with all others
+        if stream is None:
+            return
         if refusal.action is Action.COMPETING_SESSION:
             self._doubt(stream)  # prices come again by themselves when the other session ends
             return
         self._requests.forget(request)
         stream.request = None
+        if refusal.action is Action.LINK_BACK_DATA_LOST:
+            return  # restored with all others
         if refusal.action not in ENDS_REQUEST and not stream.repaired:
             stream.repaired = True
             self._spawn(self._repair(request.session, stream, refusal))
@@ -235,11 +238,11 @@ class Streams:
                 stream.exchange = exchange
             else:
                 await asyncio.sleep(self._timings.snapshot_back_off)
-            await self._ask_again(session, stream, None)
+            await self._ask_again(session, stream)
         except RequestFailedError:
             self._give_up(stream, refusal)
         except GatewayUnavailableError:
-            return  # the link is being replaced, and every stream restored with it
+            return  # link or servers are out; every stream that is not asked for is restored with them
 
     def _doubt(self, stream: Stream) -> None:
         stream.doubt()
@@ -261,12 +264,11 @@ class Streams:
         if stream is not None:
             stream.wake()
 
-    async def _ask_again(self, session: Session, stream: Stream, instead_of: Request | None) -> None:
+    async def _ask_again(self, session: Session, stream: Stream) -> None:
         await self._pacer.turn()
-        if not self._still(stream, instead_of):
+        self._check_servers()
+        if not self._still(stream, None):
             return  # unsubscribed, or asked for by somebody else, while it waited for its turn
-        if instead_of is not None:
-            self._requests.forget(instead_of)
         self._lines.asked(stream.conid)
         stream.request = self._requests.send(session, stream.conid, stream.exchange, self, snapshot=False)
 
@@ -286,7 +288,7 @@ class Streams:
                     session.cancel_market_data(request.req_id)
                     self._requests.forget(request)  # a second look must not cancel it again: 300 would end the stream
                     stream.request = None
-                    await self._ask_again(session, stream, None)
+                    await self._ask_again(session, stream)
                 except GatewayUnavailableError:
                     return  # the servers or the link are out again; their return brings the streams another look
 
