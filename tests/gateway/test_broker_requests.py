@@ -14,12 +14,13 @@ from v6kit.broker import ConnectionState, LineBudget
 from v6kit.broker.pacing import BURST
 from v6kit.contracts import Instrument, Quality, Source
 from v6kit.errors import GatewayUnavailableError, LineLimitError, RequestFailedError
-from v6kit.gateway import Answer
+from v6kit.gateway import Answer, answers
 
 if TYPE_CHECKING:
     from conftest import GatewayMaker
     from v6kit.broker import Broker
-    from v6kit.gateway import SimulatedGateway
+    from v6kit.gateway import Position, SimulatedGateway
+    from v6kit.gateway.answers import Message
 
 
 def unrouted(instrument: Instrument) -> Instrument:
@@ -353,6 +354,27 @@ async def test_positions_without_an_end_raise_and_never_return_half(gateway: Sim
         gateway.faults.silent_answers.add(Answer.POSITION_END)
         with pytest.raises(RequestFailedError, match="positions"):
             await broker.positions()
+
+
+@pytest.mark.parametrize(("field", "value"), [("conid", "x"), ("multiplier", "ten"), ("position", "nan")])
+async def test_a_position_that_cannot_be_read_leaves_the_list_incomplete(
+    gateway: SimulatedGateway, monkeypatch: pytest.MonkeyPatch, field: str, value: str
+):
+    """Left out, it would look flat; ib_async only logs that it could not read a message."""
+    place = {"conid": 3, "multiplier": 9, "position": 14}[field]
+    odd, as_ib_says_it = gateway.account.positions[0].instrument, answers.position
+
+    def garbled(account_id: str, held: Position) -> Message:
+        message = as_ib_says_it(account_id, held)
+        return (*message[:place], value, *message[place + 1 :]) if held.instrument == odd else message
+
+    async with connected(gateway) as broker:
+        with monkeypatch.context() as patched:
+            patched.setattr(answers, "position", garbled)
+            with pytest.raises(RequestFailedError, match="cannot be read") as caught:
+                await broker.positions()
+            assert {value, odd.symbol} <= {*str(caught.value).split()}
+        assert len(await broker.positions()) == len(gateway.account.positions)
 
 
 async def test_a_late_end_of_positions_is_not_taken_for_the_end_of_the_next_list(gateway: SimulatedGateway):

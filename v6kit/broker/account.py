@@ -40,11 +40,16 @@ class AccountStatus:
 
 
 class AccountBook:
-    """The newest row per account and conid, the announcement of changes, and the status of each account."""
+    """The newest row per account and conid, the announcement of changes, and the status of each account.
+
+    Attributes:
+        unreadable: A row of the newest list that could not be read, without which it is not complete; or `None`.
+    """
 
     def __init__(self) -> None:
         self.position_changed: Signal[[AccountPosition]] = Signal()
         self.portfolio_changed: Signal[[PortfolioValue]] = Signal()
+        self.unreadable: str | None = None
         self._positions: dict[tuple[str, int], AccountPosition] = {}
         self._portfolio: dict[tuple[str, int], PortfolioValue] = {}
         self._named: set[tuple[str, int]] | None = None  # while a list is being read: what it named so far
@@ -66,7 +71,11 @@ class AccountBook:
 
     def begin_positions(self) -> None:
         """Expect a complete list."""
-        self._named = set()
+        self._named, self.unreadable = set(), None
+
+    def take_unreadable(self, row: str) -> None:
+        """Take note of a row that could not be read."""
+        self.unreadable = row
 
     def take_position(self, row: AccountPosition) -> None:
         """Take a position, as a part of a list or pushed; most rows of a list are no news."""
@@ -83,10 +92,10 @@ class AccountBook:
         self.position_changed.emit(row)
 
     def end_positions(self) -> None:
-        """Take the list as complete: what it did not name is not held any longer."""
-        if self._named is not None:
+        """Take the list as complete, if all of it could be read: what it did not name is not held any longer."""
+        if self._named is not None and self.unreadable is None:
             self._positions = {key: row for key, row in self._positions.items() if key in self._named}
-            self._named = None
+        self._named = None
 
     def begin_portfolio(self, account: str, instant: datetime) -> None:
         """Expect an account's whole portfolio from now on."""

@@ -35,6 +35,7 @@ from v6kit.contracts import (
     check_int,
     check_text,
 )
+from v6kit.errors import RequestFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -227,11 +228,13 @@ class Broker:
 
         Raises:
             GatewayUnavailableError: The link is down, or was lost before the end of the list.
-            RequestFailedError: The end of the list did not come in time.
+            RequestFailedError: The end of the list did not come in time, or a row of it cannot be read.
         """
         async with self._connection.link() as session:
             await self._pacer.turn()
             await session.read_positions(seconds=self._timings.request_timeout)
+            if (row := self._account_book.unreadable) is not None:
+                raise RequestFailedError(f"the gateway's list of positions is not complete, one cannot be read: {row}")
             return self._account_book.positions()
 
     async def portfolio(self) -> list[PortfolioValue]:

@@ -132,6 +132,11 @@ class Inbox:
         if self._concerns(row.account):
             self._account_book.take_position(row)
 
+    def on_position_unreadable(self, account: str, row: str) -> None:
+        """Keep that a position is missing."""
+        if self._concerns(account):
+            self._account_book.take_unreadable(row)
+
     def on_positions_end(self) -> None:
         """Take the list as complete."""
         self._account_book.end_positions()

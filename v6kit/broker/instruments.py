@@ -5,6 +5,7 @@ Owns the spelling of a contract on both sides, and where a request for it is rou
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from ib_async import Contract, ContractDetails, OptionChain, PortfolioItem, Position
@@ -91,7 +92,9 @@ def series_from(chains: Iterable[OptionChain]) -> list[OptionSeries]:
 
 
 def position_from(row: Position) -> AccountPosition:
-    """Return a position as the gateway sent it."""
+    """Return a position as the gateway sent it; one of no finite size is none."""
+    if not math.isfinite(row.position):
+        raise ValueError(f"position must be finite, got {row.position}")
     return AccountPosition(
         account=row.account,
         instrument=instrument_from(row.contract),

@@ -31,6 +31,9 @@ class SessionListener(Protocol):
     def on_position_row(self, row: AccountPosition) -> None:
         """Take a position, whether asked for or pushed."""
 
+    def on_position_unreadable(self, account: str, row: str) -> None:
+        """Take note that a position came that could not be read."""
+
     def on_positions_end(self) -> None:
         """Take the end of the list."""
 

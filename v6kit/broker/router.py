@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ib_async import IB, Contract, ContractDetails, PortfolioItem, Position
+from ib_async.decoder import Decoder
 from ib_async.wrapper import Wrapper
 
 from v6kit.broker.instruments import position_from
@@ -19,6 +20,22 @@ from v6kit.broker.instruments import position_from
 if TYPE_CHECKING:
     from v6kit.broker.listener import SessionListener
     from v6kit.broker.session import Session
+
+
+class Reader(Decoder):
+    """ib_async's decoder, which only logs what it cannot read; of a position, somebody has to know."""
+
+    def __init__(self, router: Router, listener: SessionListener) -> None:
+        super().__init__(router, 0)
+        self._listener = listener
+
+    def position(self, fields: list[str]) -> None:
+        try:
+            super().position(fields)
+        except Exception:
+            account = fields[2] if len(fields) > 2 else ""  # noqa: PLR2004 - behind the message's id and version
+            self._listener.on_position_unreadable(account, " ".join(filter(None, fields[2:])))
+            raise
 
 
 class Router(Wrapper):

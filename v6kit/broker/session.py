@@ -21,7 +21,7 @@ from ib_async import IB, Position, RequestError, StartupFetchNONE, Ticker
 from ib_async.client import Client
 
 from v6kit.broker.instruments import contract_at
-from v6kit.broker.router import Router
+from v6kit.broker.router import Reader, Router
 from v6kit.broker.wirelog import WireLog
 from v6kit.errors import ClientIdInUseError, GatewayUnavailableError, RequestFailedError
 
@@ -64,6 +64,7 @@ class Session:
         self._ib.errorEvent -= self._ib._onError  # noqa: SLF001
         self._ib.wrapper = self._router = Router(self._ib, self, listener)
         self._ib.client = self._client = Client(self._router)
+        self._client.decoder = Reader(self._router, listener)
         for part in (self._ib, self._router, self._client):
             part._logger = WireLog()  # type: ignore[assignment]  # noqa: SLF001 - an adapter does as a logger
         self._ib.RaiseRequestErrors = True
