@@ -640,6 +640,25 @@ async def test_a_competing_session_pauses_the_queue_for_a_minute_and_warns_every
         assert [len(request_ids(gateway, conid)) for conid in conids] == [1, 1, 1, 1]
 
 
+@covers(10197)
+async def test_streams_that_stay_silent_after_a_competing_session_are_asked_for_again(
+    gateway: SimulatedGateway, tmp_path: Path, clock: FakeClock, code: int
+):
+    """A gateway need not go on by itself, and nobody tells of the end: each hold they are tried, until prices come."""
+    async with rigged(gateway, tmp_path, clock, timings=replace(PATIENT, competing_hold=0.2)) as rig:
+        streamer, conids = await stream_condor(rig)
+        gateway.begin_competing_session()
+        await rig.until(lambda: {rig.row(conid).quality for conid in conids} == {"stale"})
+        tried = gateway.log.refused[code]
+        await eventually(lambda: gateway.log.refused[code] > tried)
+        assert {rig.broker.latest(conid).quality for conid in conids} == {Quality.STALE}
+        gateway._shared.competing = False  # and no stream is told
+        await rig.until(lambda: {rig.row(conid).quality for conid in conids} == {"ok"})
+        assert streamer.streaming == set(conids)
+        assert gateway.log.refused[300] == 0
+        assert gateway.lines_in_use == rig.broker.lines.used == 4
+
+
 def test_every_code_of_the_table_has_a_test():
     """A row that is added to the table needs a case here."""
     assert COVERED - {UNHEARD_OF} == actions.CODES

@@ -17,6 +17,7 @@ from v6kit.errors import GatewayUnavailableError, LineLimitError, RequestFailedE
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+    from datetime import datetime
 
     from v6kit.broker.requests import Means, Refusal, Request
     from v6kit.broker.session import Session
@@ -75,6 +76,8 @@ class Streams:
         self._streams: dict[int, Stream] = {}
         self._leaving: dict[int, asyncio.Task[None]] = {}
         self._repairs: set[asyncio.Task[None]] = set()
+        self._competition: asyncio.Task[None] | None = None
+        self._is_competing = False  # another session was met since it was last waited for
 
     def __contains__(self, conid: int) -> bool:
         return conid in self._streams
@@ -168,7 +171,7 @@ class Streams:
 
     def resume(self, session: Session) -> None:
         """Wait a while after servers or a data farm came back, then ask again for the streams that stayed silent."""
-        self._spawn(self._ask_for_quiet_ones(session))
+        self._spawn(self._look_later(session))
 
     def on_lost(self) -> None:
         """Mark everything stale: the link is gone, the subscriptions are to be restored."""
@@ -212,7 +215,8 @@ class Streams:
         if stream is None:
             return
         if refusal.action is Action.COMPETING_SESSION:
-            self._doubt(stream)  # prices come again by themselves when the other session ends
+            self._doubt(stream)
+            self._on_competition(request.session)
             return
         self._requests.forget(request)
         stream.request = None
@@ -272,11 +276,29 @@ class Streams:
         self._lines.asked(stream.conid)
         stream.request = self._requests.send(session, stream.conid, stream.exchange, self, snapshot=False)
 
-    async def _ask_for_quiet_ones(self, session: Session) -> None:
+    def _on_competition(self, session: Session) -> None:
+        self._is_competing = True
+        if self._competition is None or self._competition.done():
+            self._competition = self._spawn(self._outlast(session))
+
+    async def _outlast(self, session: Session) -> None:
+        """Wait for the end of another session, of which nobody tells: not every stream goes on by itself then."""
+        while self._is_competing:
+            met_at = self._clock.now()
+            await asyncio.sleep(self._timings.competing_hold)
+            self._is_competing = False
+            await self._ask_for_quiet_ones(session, met_at)
+
+    async def _look_later(self, session: Session) -> None:
         resumed_at = self._clock.now()
         await asyncio.sleep(self._timings.quiet_stream)
+        await self._ask_for_quiet_ones(session, resumed_at)
+
+    async def _ask_for_quiet_ones(self, session: Session, resumed_at: datetime) -> None:
         for stream in tuple(self._streams.values()):
             request = stream.request
+            if self._is_competing:
+                return  # they are asked for when that ends
             if request is None or request.requested_at > resumed_at:
                 continue
             if request.received_at is None or request.received_at <= resumed_at:
@@ -300,7 +322,8 @@ class Streams:
             return seconds
         return seconds - (self._clock.now() - stream.request.requested_at).total_seconds()
 
-    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+    def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._repairs.add(task)
         task.add_done_callback(self._repairs.discard)
+        return task

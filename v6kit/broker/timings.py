@@ -25,7 +25,8 @@ class Timings:
         snapshot_back_off: After "Snapshot requests limitation exceeded" (code 321).
         slow_pace: How long the rate of messages is halved after code 100.
         pace_hold: How long nothing is sent after a second code 100 within `slow_pace`.
-        competing_hold: How long no new snapshot should start after code 10197.
+        competing_hold: How long no new snapshot should start after code 10197; then streams that it silenced and that
+            are silent still are asked for again.
         competing_warning: Between two warnings about it.
         quiet_stream: After code 1102, a stream without a tick for so long is asked for again.
         shutdown: For the socket to close in an orderly way, before it is cut.
