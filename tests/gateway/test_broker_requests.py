@@ -329,6 +329,22 @@ async def test_a_stream_waits_for_a_snapshot_to_end_and_goes_before_those_that_w
     assert gateway.line_peak <= 2
 
 
+async def test_a_stream_does_not_wait_for_a_snapshot_of_its_contract_that_waits_itself(make_gateway: GatewayMaker):
+    """The snapshot, far behind in the queue for lines, is answered by the stream then."""
+    gateway = await make_gateway(40, snapshot_hold=0.1)
+    options = options_of(gateway)
+    async with connected(gateway, lines=LineBudget(2, 0), requests_per_second=40) as broker:
+        snapshots = [asyncio.create_task(broker.snapshot(each)) for each in options[:8]]
+        await asyncio.sleep(0)
+        async with asyncio.timeout(DEADLINE):
+            await broker.subscribe(options[7])
+        assert sum(task.done() for task in snapshots) <= 4
+        assert (await asyncio.gather(*snapshots))[7].source is Source.STREAM
+        assert broker.lines.used == 1
+    assert len(requests_for(gateway, "REQ_MKT_DATA", options[7].conid)) == 1
+    assert gateway.line_peak <= 2
+
+
 async def test_a_changed_position_is_announced_and_an_unchanged_list_is_not(gateway: SimulatedGateway):
     """Pushed changes reach the listener, size 0 included; reading the same list again is no news."""
     held = gateway.account.positions[0]

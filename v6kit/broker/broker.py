@@ -104,8 +104,10 @@ class Broker:
         )
         self._reference = reference = Reference(self._pacer, seconds=timings.request_timeout)
         requests = RequestTable(self._pacer, clock)
+        self._one_request = one_request = OneRequest()
         means = Means(
             requests,
+            one_request,
             lines,
             self._pacer,
             reference.native_exchange,
@@ -137,7 +139,6 @@ class Broker:
             pacer=self._pacer,
             timings=timings,
         )
-        self._one_request = OneRequest()
 
     def __repr__(self) -> str:
         kind = "simulated gateway" if self.is_simulated else "gateway"
@@ -317,11 +318,12 @@ class Broker:
         """
         conid = check_int("conid", instrument.conid)
         async with self._connection.link() as session:
-            async with self._one_request.of(conid):
-                if conid not in self._streams:
-                    return await self._snapshots.take(
-                        session, conid, await self._reference.exchange(session, instrument)
-                    )
+            while conid not in self._streams:
+                exchange = await self._reference.exchange(session, instrument)
+                if (quote := await self._snapshots.take(session, conid, exchange)) is not None:
+                    return quote
+                async with self._one_request.of(conid):
+                    pass  # whoever was first is done, and has left a stream, or nothing
             return await self._streams.quote(conid, seconds=self.snapshot_timeout)
 
     async def subscribe(self, instrument: Instrument) -> None:

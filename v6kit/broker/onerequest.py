@@ -16,6 +16,10 @@ class OneRequest:
     def __init__(self) -> None:
         self._busy: dict[int, asyncio.Event] = {}
 
+    def is_free(self, conid: int) -> bool:
+        """Tell whether nobody asks about this contract."""
+        return conid not in self._busy
+
     @asynccontextmanager
     async def of(self, conid: int) -> AsyncIterator[None]:
         """Wait until nobody else asks about this contract, and let nobody until the end."""

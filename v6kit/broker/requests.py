@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ib_async import Ticker
 
     from v6kit.broker.lines import LineBudget
+    from v6kit.broker.onerequest import OneRequest
     from v6kit.broker.pacing import Pacer
     from v6kit.broker.session import Session
     from v6kit.broker.timings import Timings
@@ -209,6 +210,7 @@ class Means:
     """
 
     requests: RequestTable
+    one_request: OneRequest
     lines: LineBudget
     pacer: Pacer
     native_exchange: Callable[[Session, int], Awaitable[str]]

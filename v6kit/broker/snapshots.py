@@ -69,6 +69,7 @@ class Snapshots:
 
     def __init__(self, means: Means, *, timeout: float) -> None:
         self._requests = means.requests
+        self._one_request = means.one_request
         self._lines = means.lines
         self._pacer = means.pacer
         self._native_exchange = means.native_exchange
@@ -79,8 +80,11 @@ class Snapshots:
         self._clock = means.clock
         self._next = asyncio.Lock()
 
-    async def take(self, session: Session, conid: int, exchange: str) -> Quote:
+    async def take(self, session: Session, conid: int, exchange: str) -> Quote | None:
         """Ask for the prices of one contract, and wait for all of them.
+
+        Returns:
+            The quote; `None` if it streams by the time that there is a line, or somebody else asks about it then.
 
         Raises:
             GatewayUnavailableError: The link is down.
@@ -112,8 +116,16 @@ class Snapshots:
         except RequestFailedError:
             return exchange  # the first refusal says more than this one
 
-    async def _try_once(self, session: Session, conid: int, exchange: str) -> Quote:
+    async def _try_once(self, session: Session, conid: int, exchange: str) -> Quote | None:
         line = await self._line_and_turn(conid)
+        # not before: a stream must not wait for a snapshot that has no line itself
+        if self._lines.references(conid) or not self._one_request.is_free(conid):
+            self._lines.release_snapshot(line)
+            return None
+        async with self._one_request.of(conid):
+            return await self._ask(session, conid, exchange, line)
+
+    async def _ask(self, session: Session, conid: int, exchange: str, line: LineHolder) -> Quote:
         try:
             pending = _Pending()
             request = self._requests.send(session, conid, exchange, pending, snapshot=True)
