@@ -57,7 +57,10 @@ def test_a_healthy_stream_is_current_however_long_ago_its_last_tick():
     assert ended.positions.select("kind", "age_seconds", "overdue_seconds").row(0) == ("active, by queue", 7_200, 7_200)
     assert seen(quiet, streams={1}, is_live=False).positions["age_seconds"].to_list() == [7_200]
     lost = seen(quiet._replace(quality="stale"), active={1}, streams={1})
-    assert lost.positions.select("age_seconds", "why").row(0) == (7_200, "the link was lost since its quote came")
+    assert lost.positions.select("age_seconds", "why").row(0) == (
+        7_200,
+        "no quote has come since link or market data were out",
+    )
 
 
 def test_the_most_overdue_position_comes_first_and_says_what_is_wrong():
@@ -82,7 +85,7 @@ def test_the_most_overdue_position_comes_first_and_says_what_is_wrong():
     assert [told[conid]["why"] for conid in range(1, 9)] == [
         None,
         None,
-        "the link was lost since its quote came",
+        "no quote has come since link or market data were out",
         "the gateway refused it with code 321",
         "no quote yet",
         "only the portfolio's valuation so far",

@@ -258,7 +258,7 @@ def _why(row: BookRow, kind: Kind) -> str | None:
     if row.quality == Quality.ERROR:
         return f"the gateway refused it with code {row.error_code}" if row.error_code else "the gateway refused it"
     if row.quality == Quality.STALE:
-        return "the link was lost since its quote came"
+        return "no quote has come since link or market data were out"
     if row.source == Source.PORTFOLIO:
         return "only the portfolio's valuation so far"
     if row.source is None:
