@@ -379,6 +379,16 @@ async def test_closing_ends_everything_and_may_be_done_twice(make_gateway: Gatew
         assert gateway.client_ids == [7]
 
 
+async def test_who_asks_while_it_closes_is_told_that_there_is_no_link(gateway: SimulatedGateway):
+    """Not that they were cancelled: what waited for its turn may come to send just then."""
+    async with connected(gateway) as broker:
+        session = broker._connection.session
+        await broker.current_time()  # by then the link is watched
+        await broker.close()
+        with pytest.raises(GatewayUnavailableError, match="closed by us"):
+            await session.current_time(seconds=DEADLINE)
+
+
 async def test_closing_during_a_reconnect_ends_the_attempts(gateway: SimulatedGateway):
     """Nothing keeps knocking after close."""
     others = asyncio.all_tasks()

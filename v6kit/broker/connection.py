@@ -206,7 +206,7 @@ class Connection:
         """Keep a session going; return why it ended."""
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._beat(session)), group.create_task(self._resync(session))]
-            reason = await session.lost
+            reason = await asyncio.shield(session.lost)  # our own end must not cancel it for others
             for task in tasks:
                 task.cancel()
         return reason
