@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import socket
 import subprocess
 import sys
+import time
+import tomllib
+import urllib.error
+import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ib_async
 import pytest
@@ -25,6 +30,8 @@ COMMAND = [
     "-c",
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from v6kit.cli import main; main()",
 ]
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
 SMALL = ("--positions", "60", "--strategies", "3")
 
 
@@ -62,6 +69,15 @@ class Running:
                 if text in line:
                     return line
         raise AssertionError(f"the command ended without saying {text!r}: {await self.end()}")
+
+    async def told(self, start: str) -> str:
+        """Wait for an address on stderr that begins like this, and return it up to its path."""
+        assert self._process.stderr is not None
+        async with asyncio.timeout(DEADLINE):
+            while line := (await self._process.stderr.readline()).decode():
+                if found := re.search(rf"{re.escape(start)}[^/\s]*", line):
+                    return found[0]
+        raise AssertionError(f"the command ended without saying {start!r}: {await self.end()}")
 
     async def end(self, number: signal.Signals | None = None) -> Ended:
         """Send a signal, if one is given, and wait for the end."""
@@ -287,6 +303,46 @@ async def test_a_worker_tells_each_cycle_and_stops_without_open_claims(tmp_path)
     assert "client id 11 is in use" in beside.stdout
 
 
+# --- lab ------------------------------------------------------------------------------------------------------------
+
+
+async def test_jupyterlab_opens_on_a_copy_of_the_notebooks_until_ctrl_c(tmp_path, monkeypatch):
+    """Kernels are told which gateway is meant; what is in the folder already stays as it is."""
+    for name in ("CONFIG", "DATA", "RUNTIME"):
+        monkeypatch.setenv(f"JUPYTER_{name}_DIR", str(tmp_path / name))
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "01_quickstart.ipynb").write_text("of mine")
+    quiet = ("--no-browser", "--allow-root", "--ServerApp.port=0", "--IdentityProvider.token=")
+    async with started("lab", folder, "--broker", "127.0.0.1:7497", *quiet) as command:
+        assert f"5 notebooks copied to {folder}" in await command.line("copied")
+        address = await command.told("http://127.0.0.1")
+        listed = await asyncio.to_thread(read_json, f"{address}/api/contents")
+        assert sorted(each["name"] for each in listed["content"]) == NOTEBOOKS
+        ended = await command.end(signal.SIGINT)
+    assert (ended.code, "Traceback" in ended.err) == (0, False)
+    assert (folder / "01_quickstart.ipynb").read_text() == "of mine"
+
+
+def read_json(address: str) -> Any:
+    """Return what a server on this machine answers; Jupyter says where it is before it listens there."""
+    end = time.monotonic() + DEADLINE
+    while True:
+        try:
+            with urllib.request.urlopen(address, timeout=DEADLINE) as answer:  # noqa: S310 - our own, over HTTP
+                return json.load(answer)
+        except urllib.error.URLError:
+            if time.monotonic() > end:
+                raise
+
+
+def test_each_notebook_is_in_the_installed_package():
+    """`v6kit lab` has them without a clone, too."""
+    packed = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["hatch"]["build"]["targets"]["wheel"]
+    expected = {f"notebooks/{name}": f"v6kit/notebooks/{name}" for name in NOTEBOOKS}
+    assert packed["force-include"] == expected
+
+
 # --- what every command does ----------------------------------------------------------------------------------------
 
 
@@ -302,7 +358,7 @@ def test_help_is_told_without_waiting_for_the_libraries_behind_it():
     )
     assert ran.returncode == 0
     assert ran.stdout.endswith("[]\n")
-    for command in ("demo", "gateway", "worker", "doctor"):
+    for command in ("demo", "lab", "gateway", "worker", "doctor", "reconcile"):
         assert command in ran.stdout
 
 
@@ -319,6 +375,7 @@ def test_the_version_is_told():
         (("demo", "--positions", "0"), 2, "--positions"),
         (("demo", "--positions", "60", "--strategies", "50"), 1, "--strategies must be at most 7"),
         (("demo", "--line-limit", "20"), 1, "leave none for snapshots"),
+        (("lab", "--broker", "nowhere"), 1, "'HOST:PORT'"),
         (("worker", "lake"), 2, "--broker"),
         (("worker", "lake", "--broker", "nowhere"), 1, "'HOST:PORT'"),
         (("worker", "lake", "--broker", "127.0.0.1:1"), 1, "no gateway at 127.0.0.1:1"),

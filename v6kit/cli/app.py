@@ -128,6 +128,26 @@ def demo(
     raise typer.Exit(command.run(settings, as_json=as_json))
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def lab(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="Where the notebooks go; made if need be.")] = Path("v6kit-notebooks"),
+    *,
+    broker: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Your own TWS or IB Gateway, for 06_your_gateway. Default: simulated."),
+    ] = None,
+) -> None:
+    """Open JupyterLab on a copy of the notebooks that teach v6kit, until Ctrl-C.
+
+    Notebooks that are in the folder already are left as they are. Any other option goes to JupyterLab, for example
+    --no-browser.
+    """
+    from v6kit.cli import lab as command
+
+    command.run(folder, broker=broker, options=context.args)
+
+
 @app.command()
 def gateway(
     *,
