@@ -14,6 +14,10 @@ BEFORE = "then = desk.clock.now()\nthen.strftime('%Y-%m-%d %H:%M:%S.%f')"
 DASHBOARD = "dashboard = desk.dashboard()\ndashboard"
 SEEN = "[name for name, panel in dashboard._panels.items() if panel.audience.is_there]"
 CONTRAST = Path(__file__).with_name("contrast.js").read_text(encoding="utf-8")
+IS_WHOLE = """node => {
+  const panel = node.closest('section').getBoundingClientRect();
+  return node.getBoundingClientRect().right <= panel.right;
+}"""
 TABS = ("strategies", "queue", "book", "worker", "lines")
 
 
@@ -60,6 +64,29 @@ async def test_every_panel_can_be_read_in_a_light_and_in_a_dark_theme(open_noteb
             assert await panel.evaluate(CONTRAST) == []
             if "Dark" in theme and name in ("book", "queue", "history"):
                 await picture(notebook, name, f"{name}-dark")
+
+
+async def test_in_a_narrow_window_nothing_is_cut_off(open_notebook, page: Page):
+    """Fields go to a line of their own, and what a version changed is told to its end."""
+    notebook = await open_notebook(DESK, CONDOR, DASHBOARD, "dashboard.open('history')")
+    usual = page.viewport_size
+    await page.set_viewport_size({"width": 720, "height": 900})
+    try:
+        await notebook.run_all(0, 1, 2, 3)
+        assert await notebook.panel("dashboard").get_by_role("textbox").evaluate(IS_WHOLE)
+        told = notebook.panel("history").locator(".v6-versions-part .v6-words")
+        await expect(told).to_contain_text("−0")
+        assert await told.evaluate("node => node.scrollWidth <= node.clientWidth")
+    finally:
+        await page.set_viewport_size(usual)
+
+
+async def test_the_head_of_a_column_says_what_it_means(open_notebook):
+    """For whoever rests the mouse on it, where the title alone does not say."""
+    notebook = await open_notebook(DESK, "desk.panel('queue')")
+    await notebook.run_all(0, 1)
+    head = notebook.panel("queue").get_by_role("columnheader", name="lease")
+    await expect(head).to_have_attribute("title", "How long its worker still has before others may take it")
 
 
 async def test_one_instant_is_shown_by_every_tab_until_the_way_back(open_notebook, page: Page, picture):

@@ -24,6 +24,10 @@ TONES: dict[str | None, str] = {
     Quality.PARTIAL.value: "busy",
     Quality.OK.value: "good",
 }
+_QUALITY = (
+    "ok: a quote has come; partial: only some of it, such as a price without bid and ask; "
+    "stale: the link has been down since; error: refused; never: no quote yet"
+)
 
 
 class BookPanel(CountedPanel):
@@ -39,14 +43,14 @@ class BookPanel(CountedPanel):
     columns = (
         Column(name="contract", title="contract"),
         Column(name="position", title="position", kind="number"),
-        Column(name="mark", title="mark", kind="number", digits=2),
+        Column(name="mark", title="mark", kind="number", digits=2, hint="The price it is valued at"),
         Column(name="bid", title="bid", kind="number", digits=2),
         Column(name="ask", title="ask", kind="number", digits=2),
         Column(name="market_value", title="value", kind="number", digits=0),
         Column(name="unrealized_pnl", title="P&L", kind="signed", digits=0),
         Column(name="delta", title="Δ", kind="signed", digits=2),
-        Column(name="known", title="quality", tones=TONES),
-        Column(name="received_at", title="age", kind="age"),
+        Column(name="known", title="quality", tones=TONES, hint=_QUALITY),
+        Column(name="received_at", title="age", kind="age", hint="Since its quote came in"),
         Column(name="source", title="source", wide=True),
     )
     counted = "known"

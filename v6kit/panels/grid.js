@@ -47,6 +47,7 @@ function makeGrid(name, send) {
         head.className = column.number ? "v6-number" : "";
         head.setAttribute("aria-sort", column.sort);
         head.dataset.column = column.name;
+        head.title = column.hint;
         const arrow = { ascending: " ▴", descending: " ▾", none: "" }[column.sort];
         write(head.firstChild, column.title + arrow);
         head.firstChild.onclick = () => {
@@ -97,7 +98,7 @@ function makeGrid(name, send) {
     table.setAttribute("aria-rowcount", grid.total + 1);
     table.setAttribute("aria-activedescendant", grid.cursor === null ? "" : `${name}-${grid.cursor}`);
     if (grid.total) delete scroller.dataset.empty;
-    else scroller.dataset.empty = grid.of ? `none of ${grid.of.toLocaleString("en")} rows is what is looked for` : "no rows";
+    else scroller.dataset.empty = grid.of ? `none of ${grid.of.toLocaleString("en")} rows match` : "no rows";
     const shown = grid.total === grid.of ? "" : ` of ${grid.of.toLocaleString("en")}`;
     const chosen = grid.selected ? ` · ${grid.selected.toLocaleString("en")} selected` : "";
     write(count, `${grid.total.toLocaleString("en")}${shown} ${grid.total === 1 && !shown ? "row" : "rows"}${chosen}`);

@@ -33,6 +33,7 @@ class Column:
         digits: Behind the point; `None` for as many as a number needs.
         tones: Colours by value: `good`, `busy`, `warn`, `bad` or `quiet`. The word stays, colour is never alone.
         wide: Takes the room that the others leave.
+        hint: What it means, where its title alone does not say; shown when the mouse rests on its head.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Column:
     digits: int | None = None
     tones: Mapping[str | None, str] = field(default_factory=dict)
     wide: bool = False
+    hint: str = ""
 
     @property
     def is_number(self) -> bool:
@@ -270,6 +272,7 @@ class Grid:
             {
                 "name": column.name,
                 "title": column.title,
+                "hint": column.hint,
                 "number": column.is_number,
                 "width": 0 if column.wide else width + (_DOT if column.tones else 0),
                 "sort": ("descending" if sort[1] else "ascending") if sort[0] == column.name else "none",

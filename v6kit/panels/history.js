@@ -96,7 +96,7 @@ Object.assign(DRAWINGS, {
 function makeTravel(node, send) {
   const tables = make("select", "", { "aria-label": "table", onchange: () => send("table", { name: tables.value }) });
   const modes = make("div", "v6-modes", { role: "group", "aria-label": "what to look at" });
-  const at = make("input", "v6-at", { type: "text", "aria-label": "as of", spellcheck: "false", placeholder: "2026-11-22 14:21 UTC" });
+  const at = make("input", "v6-at", { type: "text", "aria-label": "as of", spellcheck: "false", placeholder: "e.g. 2026-11-22 14:21 UTC" });
   at.addEventListener("keydown", (event) => {
     if (event.key === "Enter") send("as_of", { text: at.value });
     else if (event.key === "Escape") at.value = at.dataset.at;

@@ -30,8 +30,13 @@ class LinesPanel(Panel):
     columns = (
         Column(name="kind", title="kind", tones=_TONES),
         Column(name="contract", title="contract"),
-        Column(name="since", title="since", kind="age"),
-        Column(name="users", title="users", kind="number"),
+        Column(name="since", title="held for", kind="age"),
+        Column(
+            name="users",
+            title="users",
+            kind="number",
+            hint="How many asked for this line; it is given back when the last has let go",
+        ),
         Column(name="why", title="why", wide=True),
     )
 

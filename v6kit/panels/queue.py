@@ -41,13 +41,15 @@ class QueuePanel(CountedPanel):
     title = "Queue"
     key = "request_id"
     columns = (
-        Column(name="priority", title="pri", kind="number"),
+        Column(name="priority", title="priority", kind="number", hint="1 is refreshed before 2"),
         Column(name="contract", title="contract"),
         Column(name="status", title="status", tones=TONES),
-        Column(name="attempt", title="try", kind="number"),
-        Column(name="lease", title="lease", kind="left"),
-        Column(name="created_at", title="age", kind="age"),
-        Column(name="error_message", title="why", wide=True),
+        Column(name="attempt", title="attempt", kind="number", hint="How often it has been tried since it was queued"),
+        Column(
+            name="lease", title="lease", kind="left", hint="How long its worker still has before others may take it"
+        ),
+        Column(name="created_at", title="age", kind="age", hint="Since it was queued"),
+        Column(name="error_message", title="why", wide=True, hint="What went wrong last, in the gateway's words"),
     )
     counted = "status"
 

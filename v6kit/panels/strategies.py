@@ -55,11 +55,11 @@ class StrategiesPanel(CountedPanel):
         Column(name="symbols", title="symbol"),
         Column(name="state", title="state", tones=TONES),
         Column(name="legs", title="legs", kind="number"),
-        Column(name="lines", title="lines", kind="number"),
-        Column(name="priority", title="pri", kind="number"),
-        Column(name="account", title="account"),
+        Column(name="lines", title="lines", kind="number", hint="Legs that stream on a market data line"),
+        Column(name="priority", title="priority", kind="number", hint="1 gets lines before 2"),
+        Column(name="account", title="account", hint="The only account that may hold its legs; – for any"),
         Column(name="since", title="since", kind="text"),
-        Column(name="by", title="by", wide=True),
+        Column(name="by", title="by", wide=True, hint="Computer, process and session that registered it"),
     )
     counted = "state"
 
@@ -102,7 +102,9 @@ class StrategiesPanel(CountedPanel):
 
     def _legs_part(self) -> Part:
         if not self.selected:
-            return parts.note("select a strategy to see its legs" if self._grid.view.height else "no strategies")
+            return parts.note(
+                "select a strategy to see its legs" if self._grid.view.height else "Register… puts one together"
+            )
         legs = self.legs
         rows = [
             [

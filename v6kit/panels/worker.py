@@ -39,13 +39,20 @@ class WorkerPanel(Panel):
     columns = (
         Column(name="cycle", title="cycle", kind="number"),
         Column(name="started_at", title="started", kind="time"),
-        Column(name="seconds", title="s", kind="number", digits=1),
+        Column(name="seconds", title="seconds", kind="number", digits=1),
         Column(name="claimed", title="claimed", kind="number"),
-        Column(name="settled", title="ok", kind="number"),
-        Column(name="retried", title="retry", kind="number"),
+        Column(name="settled", title="ok", kind="number", hint="Refreshed"),
+        Column(name="retried", title="retry", kind="number", hint="Failed for now, queued again"),
         Column(name="failed", title="failed", kind="number"),
-        Column(name="in_flight", title="in flight", kind="number"),
-        Column(name="versions", title="queue"),
+        Column(
+            name="in_flight",
+            title="in flight",
+            kind="number",
+            hint="Still asked for when the cycle ended; the next one has them",
+        ),
+        Column(
+            name="versions", title="queue", hint="The queue's version before and after: what to compare in the history"
+        ),
         Column(name="why", title="why", wide=True),
     )
 
