@@ -1,10 +1,13 @@
 // Returns the texts of a panel that differ too little from their ground, each with the ratio: WCAG 2.1, 1.4.3. What
 // cannot be pressed is exempt.
 (panel) => {
+  const dot = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
   const parse = (colour) => {
-    const parts = colour.match(/-?[\d.]+(e-?\d+)?/g).map(Number);
-    const scale = colour.startsWith("color(") ? 255 : 1;
-    return [...parts.slice(0, 3).map((part) => part * scale), parts[3] ?? 1];
+    dot.clearRect(0, 0, 1, 1); // the browser reads it: what a cell flashes in is written as oklab
+    dot.fillStyle = colour;
+    dot.fillRect(0, 0, 1, 1);
+    const [red, green, blue, alpha] = dot.getImageData(0, 0, 1, 1).data;
+    return [red, green, blue, alpha / 255];
   };
   const over = (below, above) => below.map((part, at) => (at < 3 ? above[3] * above[at] + (1 - above[3]) * part : 1));
   const grounds = (node) => (node ? [...grounds(node.parentElement), parse(getComputedStyle(node).backgroundColor)] : []);

@@ -68,11 +68,11 @@ async def test_every_panel_can_be_read_in_a_light_and_in_a_dark_theme(open_noteb
 
 async def test_in_a_narrow_window_nothing_is_cut_off(open_notebook, page: Page):
     """Fields go to a line of their own, and what a version changed is told to its end."""
-    notebook = await open_notebook(DESK, CONDOR, DASHBOARD, "dashboard.open('history')")
+    notebook = await open_notebook(DESK, CONDOR, "desk.dashboard().open('history')")
     usual = page.viewport_size
     await page.set_viewport_size({"width": 720, "height": 900})
     try:
-        await notebook.run_all(0, 1, 2, 3)
+        await notebook.run_all(0, 1, 2)
         assert await notebook.panel("dashboard").get_by_role("textbox").evaluate(IS_WHOLE)
         told = notebook.panel("history").locator(".v6-versions-part .v6-words")
         await expect(told).to_contain_text("−0")
