@@ -361,6 +361,16 @@ async def test_a_valuation_never_replaces_a_quote_of_our_own(book: PositionBook)
     assert call(book).realized_pnl == 7.0
 
 
+async def test_a_valuation_does_not_hide_a_refusal(book: PositionBook):
+    """It gives a price, and says nothing of whether the gateway sends quotes; a quote does."""
+    await book.record([update(quality=Quality.ERROR, error_code=354)])
+    await book.record([portfolio(1.30)])
+    row = call(book)
+    assert (row.mark, row.source, row.quality, row.error_code) == (1.30, "portfolio", "error", 354)
+    await book.record([update(GOOD)])
+    assert (call(book).source, call(book).quality, call(book).error_code) == ("snapshot", "ok", None)
+
+
 async def test_a_valuation_takes_over_from_stale_quotes(book: PositionBook):
     """While the stream is down a valuation that is newer is better than nothing; that it is back, only a quote says."""
     await book.record([update(GOOD)])

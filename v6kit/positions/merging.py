@@ -90,8 +90,8 @@ def _with_portfolio(row: BookRow, value: PortfolioValue) -> BookRow:
         mark_source="portfolio",
         source=Source.PORTFOLIO.value,
         received_at=value.received_at,
-        # The valuation may itself be made of prices from before the outage: only a quote says that it is over.
-        quality=(Quality.STALE if row.quality == Quality.STALE else Quality.PARTIAL).value,
+        # It may itself be made of prices from before the outage: that this is over, or a refusal, only a quote says.
+        quality=row.quality if row.quality in (Quality.STALE, Quality.ERROR) else Quality.PARTIAL.value,
         change="PORTFOLIO",
     )
 
