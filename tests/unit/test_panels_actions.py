@@ -83,6 +83,17 @@ def test_a_button_without_rows_is_off(buttons: Buttons, rows: list[str]):
     assert drawn(buttons, "cancel")["label"] == "Cancel…"
 
 
+def test_a_button_that_has_no_place_now_is_not_drawn_and_cannot_be_pressed():
+    """What belongs to a form stands there while the form does."""
+    is_open = False
+    buttons = Buttons([Action(name="close", label="Close form", hint="", run=nothing, shown=lambda: is_open)])
+    assert buttons.draw(closed=False) == []
+    assert buttons.click("close") is None
+    is_open = True
+    assert drawn(buttons, "close")["label"] == "Close form"
+    assert buttons.click("close") is not None
+
+
 def test_every_button_of_a_closed_panel_is_off(buttons: Buttons):
     """It keeps its picture and does nothing."""
     assert all(each["off"] for each in buttons.draw(closed=True))

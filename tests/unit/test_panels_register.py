@@ -186,6 +186,26 @@ def test_the_code_is_python_whose_legs_are_those_that_are_shown(form: Form, shap
     assert ast.literal_eval(call.value.value.args[0]) == form.strategy_id
 
 
+def test_the_other_way_round_what_is_bought_is_called_long(form: Form):
+    """With a negative quantity the lowest put of a condor is sold; its field keeps its name for Python."""
+    names = ["long put", "short put", "short call", "long call"]
+    assert [field(form, name)["label"] for name in names] == names
+    form.fill("quantity", "-2")
+    assert [field(form, name)["label"] for name in names] == ["short put", "long put", "long call", "short call"]
+    assert [row[2] for row in form.part(TODAY)["rows"]] == ["sold", "bought", "bought", "sold"]
+    form.fill("shape", "call")
+    assert field(form, "call")["label"] == "call"
+
+
+def test_the_code_writes_whole_numbers_as_one_does(form: Form):
+    """A strike of 470 and two contracts, and not 470.0 and 2.0; half a point stays."""
+    form.fill("quantity", "2")
+    assert "'quantity': -2}" in form.code
+    assert f"'strike': {form.strikes['short put']:g}," in form.code
+    form.fill("quantity", "2.5")
+    assert "'quantity': -2.5}" in form.code
+
+
 def test_the_days_to_expiry_are_told(form: Form):
     """As traders count them."""
     chosen = dict(field(form, "expiry")["choices"])[f"{SERIES[2].expiry} SPY"]

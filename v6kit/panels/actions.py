@@ -20,6 +20,7 @@ class Action:
         run: Does it, to the keys that it is given; on the panels' thread.
         applies: Returns the keys that it would be done to now; `None` if it is not about rows.
         ready: Whether it makes sense now, for an action that is not about rows.
+        shown: Whether its button stands there at all; one that does not cannot be pressed either.
         question: Asked in place by an action that destroys, of how many rows it is done to; `None` if it does not.
     """
 
@@ -29,6 +30,7 @@ class Action:
     run: Callable[[Sequence[str]], Coroutine[Any, Any, object]]
     applies: Callable[[], Sequence[str]] | None = None
     ready: Callable[[], bool] = lambda: True
+    shown: Callable[[], bool] = lambda: True
     question: Callable[[int], str] | None = None
 
     def keys(self) -> Sequence[str]:
@@ -37,7 +39,7 @@ class Action:
 
     def may_run(self) -> bool:
         """Whether there is something to do."""
-        return self.ready() and (self.applies is None or bool(self.applies()))
+        return self.shown() and self.ready() and (self.applies is None or bool(self.applies()))
 
 
 class Buttons:
@@ -87,7 +89,7 @@ class Buttons:
 
     def draw(self, *, closed: bool) -> list[dict[str, Any]]:
         """Return what the page draws."""
-        return [self._draw(action, closed=closed) for action in self._actions.values()]
+        return [self._draw(action, closed=closed) for action in self._actions.values() if action.shown()]
 
     def _draw(self, action: Action, *, closed: bool) -> dict[str, Any]:
         keys, busy = tuple(action.keys()), action.name in self._busy

@@ -32,6 +32,20 @@ function fill(node, items, create, update) {
   items.forEach((item, index) => update(node.children[index], item, index));
 }
 
+/** As `fill`, for items with names: the child of one that stays is not touched, and with it the focus. */
+function fillNamed(node, items, create, update) {
+  const names = items.map(({ name }) => name);
+  for (const child of [...node.children]) if (!names.includes(child.dataset.name)) child.remove();
+  items.forEach((item, index) => {
+    if (node.children[index]?.dataset.name !== item.name) {
+      const child = create(item);
+      child.dataset.name = item.name;
+      node.insertBefore(child, node.children[index] ?? null);
+    }
+    update(node.children[index], item);
+  });
+}
+
 /** Let a button rest, or work. One that has the focus keeps it, or the keys would be nowhere. */
 function rest(button, off) {
   button.disabled = off && document.activeElement !== button;

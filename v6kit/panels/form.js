@@ -16,7 +16,7 @@ function makeField({ name, choices, hint }, send) {
     control.onblur = control.tell;
     control.placeholder = hint;
   }
-  return make("label", "", { "data-name": name }, make("span"), control);
+  return make("label", "", {}, make("span"), control);
 }
 
 /** Put a field's choices and value into its element, unless somebody is filling it in. */
@@ -59,16 +59,15 @@ Object.assign(DRAWINGS, {
       toFields = node.closest(".v6-panel").contains(document.activeElement); // who opened it by a key or a click here
     }
     const [fields, lacks, table, code] = node.children;
-    // The fields that stay are not touched, and with them the focus.
-    const names = part.fields.map((field) => field.name);
-    for (const field of [...fields.children]) if (!names.includes(field.dataset.name)) field.remove();
-    part.fields.forEach((field, index) => {
-      if (fields.children[index]?.dataset.name !== field.name)
-        fields.insertBefore(makeField(field, send), fields.children[index] ?? null);
-      const [label, control] = fields.children[index].children;
-      write(label, field.label);
-      drawField(control, field);
-    });
+    fillNamed(
+      fields,
+      part.fields,
+      (field) => makeField(field, send),
+      ({ children: [label, control] }, field) => {
+        write(label, field.label);
+        drawField(control, field);
+      },
+    );
     node.isComplete = Boolean(part.code);
     write(lacks, part.text || "Enter registers it · Esc closes the form");
     table.hidden = code.hidden = !part.code;

@@ -184,5 +184,10 @@ function makeGrid(name, send) {
     return true;
   }
 
-  return { filter, scroller, count, draw, press };
+  /** Take the focus from what has gone, or the keys would be nowhere. */
+  function focus() {
+    table.focus({ preventScroll: true });
+  }
+
+  return { filter, scroller, count, draw, focus, press };
 }

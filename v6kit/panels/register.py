@@ -13,7 +13,7 @@ from datetime import date
 from typing import Any
 
 from v6kit.contracts import DEFAULT_STRATEGY_PRIORITY, Instrument, Leg, OptionSeries, Right, check_float, check_int
-from v6kit.desk.structures import STRUCTURES, Structure, first_strikes, legs_of, strikes_of, with_wings
+from v6kit.desk.structures import STRUCTURES, Role, Structure, first_strikes, legs_of, strikes_of, with_wings
 from v6kit.display import unknown
 from v6kit.panels import formats, parts
 from v6kit.panels.parts import Field, Part
@@ -24,6 +24,7 @@ legs = [
 ]
 await desk.registry.add_strategy({name!r}, legs, {how})"""
 _ANY = "any"  # of the login's accounts
+_REVERSED = {"long": "short", "short": "long"}
 _THOUSANDS = re.compile(r"-?\d{1,3}(,\d{3})+(\.\d+)?")  # any other comma may be somebody's decimal point
 
 
@@ -224,8 +225,8 @@ class Form:
         if self.lacks():
             return ""
         told = [
-            {"conid": leg.conid, "symbol": leg.symbol, "right": str(leg.right), "strike": leg.strike,
-             "expiry": leg.expiry, "quantity": leg.quantity}
+            {"conid": leg.conid, "symbol": leg.symbol, "right": str(leg.right), "strike": _plain(leg.strike or 0.0),
+             "expiry": leg.expiry, "quantity": _plain(leg.quantity)}
             for leg in self.legs()
         ]  # fmt: skip
         how = {"kind": self.structure.kind, **self.options}
@@ -263,7 +264,7 @@ class Form:
         for role in self.structure.roles:
             strikes = [f"{strike:g}" for strike in strikes_of(self.chain, role.right)] if self.chain else []
             value = f"{self.strikes[role.name]:g}" if role.name in self.strikes else ""
-            fields.append(Field(role.name, role.name, value, choices=[(each, each) for each in strikes]))
+            fields.append(Field(role.name, self._title(role), value, choices=[(each, each) for each in strikes]))
         if any(role.wing for role in self.structure.roles):
             fields.append(Field("width", "width", "" if self.width is None else f"{self.width:g}"))
         return [
@@ -274,6 +275,11 @@ class Form:
             *([Field("account", "account", self.account or _ANY, choices=accounts)] if len(accounts) > 2 else []),  # noqa: PLR2004 - with one account there is nothing to choose
             Field("priority", "priority", str(self.priority)),
         ]
+
+    def _title(self, role: Role) -> str:
+        """Return what a leg is called: the other way round, what was long is short."""
+        side, _, right = role.name.rpartition(" ")
+        return f"{_REVERSED[side]} {right}" if side and self.quantity < 0 else role.name
 
     def looked_for(self) -> list[tuple[str, Right]]:
         """Return the roles whose strikes are looked for by delta."""
@@ -288,6 +294,11 @@ def _series_label(series: OptionSeries, today: date, symbol: str) -> str:
     day = date(int(series.expiry[:4]), int(series.expiry[4:6]), int(series.expiry[6:]))
     other = f" {series.trading_class}" if series.trading_class != symbol else ""
     return f"{day:%Y-%m-%d}{other} · {(day - today).days} d"
+
+
+def _plain(number: float) -> float:
+    """Return a number as one writes it: 470, and not 470.0."""
+    return int(number) if number.is_integer() else number
 
 
 def _number(name: str, value: str) -> float:

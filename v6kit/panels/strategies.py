@@ -126,7 +126,7 @@ class StrategiesPanel(CountedPanel):
                 label="Register…",
                 hint="Put a new strategy together",
                 run=lambda _keys: self._open_form(),
-                ready=lambda: self._form is None,
+                shown=lambda: self._form is None,
             ),
             Action(
                 name="register",
@@ -134,13 +134,14 @@ class StrategiesPanel(CountedPanel):
                 hint="Run the code that is shown",
                 run=lambda _keys: self._register(),
                 ready=lambda: self._form is not None and not self._form.lacks(),
+                shown=lambda: self._form is not None,
             ),
             Action(
                 name="discard",
                 label="Close form",
                 hint="Register nothing",
                 run=lambda _keys: self._close_form(),
-                ready=lambda: self._form is not None,
+                shown=lambda: self._form is not None,
             ),
             Action(
                 name="remove",

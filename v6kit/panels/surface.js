@@ -88,13 +88,13 @@ function render({ model, el }) {
   }
 
   function drawButtons() {
-    fill(
+    const hadFocus = buttons.contains(document.activeElement);
+    fillNamed(
       buttons,
       model.get("buttons"),
       () => make("button", "v6-button", { type: "button" }),
       (button, { name, label, hint, off, busy, armed }) => {
         const waits = (pressed.get(name) ?? 0) > heard();
-        button.dataset.action = name;
         rest(button, off || waits);
         button.title = hint;
         button.classList.toggle("v6-armed", armed);
@@ -103,6 +103,7 @@ function render({ model, el }) {
         write(button, label);
       },
     );
+    if (hadFocus && !buttons.contains(document.activeElement)) grid.focus();
   }
 
   function drawGrid() {
