@@ -375,6 +375,8 @@ def test_the_version_is_told():
         (("demo", "--positions", "0"), 2, "--positions"),
         (("demo", "--positions", "60", "--strategies", "50"), 1, "--strategies must be at most 7"),
         (("demo", "--line-limit", "20"), 1, "leave none for snapshots"),
+        (("demo", "--speed", "3"), 2, "--speed goes with --day"),
+        (("demo", "--day", "--positions", "30"), 2, "--positions goes without --day"),
         (("lab", "--broker", "nowhere"), 1, "'HOST:PORT'"),
         (("worker", "lake"), 2, "--broker"),
         (("worker", "lake", "--broker", "nowhere"), 1, "'HOST:PORT'"),

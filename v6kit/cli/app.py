@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -95,6 +96,7 @@ LineLimit = Annotated[int, typer.Option(min=1, help="Market data lines of the lo
 
 @app.command()
 def demo(
+    context: typer.Context,
     *,
     lake: Annotated[
         Path | None, typer.Option(help="A folder to keep the tables in; made if need be. Default: a new temporary one.")
@@ -117,6 +119,7 @@ def demo(
     With --day, the gateway plays a trading day: fills, a halt, outages of every kind, a split, expiry, a restart. At
     its end it is said how each outage shows in the book, and whether the book is the account.
     """
+    _refuse_given(context, ("positions", "strategies", "line_limit") if day else ("speed",), day=day)
     if day:
         from v6kit.cli import day as played
 
@@ -126,6 +129,15 @@ def demo(
 
     settings = Settings(lake=lake, positions=positions, strategies=strategies, line_limit=line_limit, seed=seed)
     raise typer.Exit(command.run(settings, as_json=as_json))
+
+
+def _refuse_given(context: typer.Context, names: Sequence[str], *, day: bool) -> None:
+    """Refuse options that would be ignored."""
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            option = f"--{name.replace('_', '-')}"
+            raise typer.BadParameter(f"{option} goes {'without' if day else 'with'} --day", param_hint=option)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
