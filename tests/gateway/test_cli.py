@@ -22,6 +22,7 @@ import ib_async
 import pytest
 from tests.patience import DEADLINE
 from v6kit.history import TableHistory
+from v6kit.positions import PositionBook
 from v6kit.queue import PositionQueue, Status
 
 # A shell that starts pytest in the background has told all its children to ignore Ctrl-C; these shall hear it.
@@ -201,6 +202,19 @@ async def test_ctrl_c_while_the_desk_opens_ends_in_order(tmp_path):
         ended = await demo.end(signal.SIGINT)
     assert (ended.code, ended.err) == (130, "")
     assert "Stopped before the first cycle" in ended.out
+
+
+async def test_a_day_is_told_as_it_happens_until_ctrl_c(tmp_path):
+    """Its first events come with the time in New York and how the book stands; the lake stays."""
+    async with started("demo", "--day", "--lake", tmp_path / "day") as day:
+        await day.line("simulated")
+        await day.line("80 positions, 6 iron condors of them active, 50 market data lines")
+        assert re.match(r"\d\d:\d\d", await day.line("pre_market"))
+        ended = await day.end(signal.SIGINT)
+    assert (ended.code, ended.err) == (130, "")
+    assert f"the day so far is in {tmp_path / 'day'}" in ended.out
+    async with PositionBook(tmp_path / "day" / "position_updates") as book:
+        assert len(book.rows()) >= 80  # one more if the day went on to its first trade
 
 
 # --- gateway --------------------------------------------------------------------------------------------------------

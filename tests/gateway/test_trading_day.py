@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import ib_async
 import polars as pl
 import pytest
-from v6kit.cli.day import Settings, opened
+from v6kit.cli.day_pass import Settings, opened
 from v6kit.cli.day_report import Outage, Span, marked, outages, stale_spans, unexplained
 from v6kit.gateway import Fired, Scenario
 

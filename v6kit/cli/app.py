@@ -122,8 +122,9 @@ def demo(
     _refuse_given(context, ("positions", "strategies", "line_limit") if day else ("speed",), day=day)
     if day:
         from v6kit.cli import day as played
+        from v6kit.cli.day_pass import Settings as Day
 
-        raise typer.Exit(played.run(played.Settings(lake=lake, seed=seed, speed=speed), as_json=as_json))
+        raise typer.Exit(played.run(Day(lake=lake, seed=seed, speed=speed), as_json=as_json))
     from v6kit.cli import demo as command
     from v6kit.cli.demo_pass import Settings
 

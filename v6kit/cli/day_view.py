@@ -8,7 +8,6 @@ from __future__ import annotations
 import shlex
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from rich import box
@@ -17,15 +16,13 @@ from rich.table import Table
 from rich.text import Text
 
 from v6kit.broker import ConnectionState
+from v6kit.cli.day_pass import Day, Settings
 from v6kit.cli.day_report import Marked, Report
 from v6kit.cli.terminal import live, say
 from v6kit.contracts import Quality
 from v6kit.display import counted
 from v6kit.gateway import Fired
 from v6kit.queue import Status
-
-if TYPE_CHECKING:
-    from v6kit.cli.day import Day, Settings
 
 NEW_YORK = ZoneInfo("America/New_York")
 EVENTS_SHOWN = 8
