@@ -12,8 +12,14 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 from tests.patience import DEADLINE
+from tests.summary import FromWorkers
 
 Complete = Callable[..., list[str]]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the summary have what other processes found out."""
+    config.pluginmanager.register(FromWorkers())
 
 
 @pytest.fixture(autouse=True)

@@ -73,7 +73,7 @@ CHANGES = [
 def passing(tmp_path: Path, *paths: Path) -> list[bool]:
     """Run notebooks as the suite does, and return of each cell whether it passed, in order."""
     report = tmp_path / "report.xml"
-    options = ["-q", "-c", str(ROOT / "pyproject.toml"), "-p", "no:cacheprovider", f"--junitxml={report}"]
+    options = ["-q", "-n0", "-c", str(ROOT / "pyproject.toml"), "-p", "no:cacheprovider", f"--junitxml={report}"]
     subprocess.run([sys.executable, "-m", "pytest", *options, *map(str, paths)], cwd=ROOT, check=False)
     cells = ET.parse(report).getroot().iter("testcase")  # noqa: S314 - pytest has just written it
     return [len(cell) == 0 for cell in cells]

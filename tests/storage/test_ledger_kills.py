@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 
 import polars as pl
 import pytest
-from faults import children, disk, laws, summary
+from faults import children, disk, laws
+from tests import summary
 from v6kit.clock import FakeClock
 from v6kit.ledger import upkeep
 from v6kit.queue import PAUSED, PositionQueue

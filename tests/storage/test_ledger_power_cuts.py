@@ -19,7 +19,8 @@ from random import Random
 from typing import Any, NamedTuple
 
 import pytest
-from faults import children, disk, laws, summary
+from faults import children, disk, laws
+from tests import summary
 from v6kit.ledger import upkeep
 
 pytestmark = pytest.mark.timeout(300)
