@@ -86,6 +86,9 @@ async def test_a_strategy_is_bound_to_one_of_several_accounts_and_has_a_priority
         await panel.click("form").settled()
         with pytest.raises(ValueError, match=r"account must be one of DU1, DU2, any, got 'DU9'; did you mean"):
             panel.fill("account", "DU9")
+        for name in ("strategies", "queue", "book"):
+            heads = [head["name"] for head in desk.panel(name)._state()["grid"]["columns"]]
+            assert "account" in heads, f"{name} must tell whose each row is"
 
 
 async def test_strikes_are_found_by_delta(desk: Desk):

@@ -43,6 +43,27 @@ def keys(grid: Grid) -> list[str]:
     return [row["key"] for row in grid.window(NOW)["rows"]]
 
 
+def test_a_column_whose_values_are_all_the_same_is_shown_only_if_that_says_something():
+    """One account in every row is no news; with a second one it has a column, and without it the column goes."""
+    grid = Grid(
+        (Column(name="symbol", title="symbol"), Column(name="account", title="account", if_several=True)), "key"
+    )
+
+    def heads(*accounts: str | None) -> list[str]:
+        rows = {"key": [str(number) for number in range(len(accounts))], "symbol": "SPY", "account": accounts}
+        grid.show(pl.DataFrame(rows, schema_overrides={"account": pl.String}))
+        window = grid.window(NOW)
+        assert all(len(row["cells"]) == len(window["columns"]) for row in window["rows"])
+        return [head["name"] for head in window["columns"]]
+
+    assert heads() == heads("DU1", "DU1") == heads(None, None) == ["symbol"]
+    assert heads("DU1", "DU2") == heads(None, "DU1") == ["symbol", "account"]
+    assert heads("DU2") == ["symbol"]
+    grid.sort_by("account")
+    assert heads("DU2", "DU1") == ["symbol", "account"]
+    assert keys(grid) == ["1", "0"]
+
+
 def test_the_page_gets_a_window_and_the_size_of_the_whole(grid: Grid):
     """However large the frame is."""
     window = grid.window(NOW)

@@ -42,6 +42,7 @@ class BookPanel(CountedPanel):
     title = "Book"
     columns = (
         Column(name="contract", title="contract"),
+        Column(name="account", title="account", if_several=True),
         Column(name="position", title="position", kind="number"),
         Column(name="mark", title="mark", kind="number", digits=2, hint="The price it is valued at"),
         Column(name="bid", title="bid", kind="number", digits=2),

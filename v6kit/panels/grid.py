@@ -34,6 +34,7 @@ class Column:
         tones: Colours by value: `good`, `busy`, `warn`, `bad` or `quiet`. The word stays, colour is never alone.
         wide: Takes the room that the others leave.
         hint: What it means, where its title alone does not say; shown when the mouse rests on its head.
+        if_several: Is shown only while its values differ: one account in every row would say nothing.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Column:
     tones: Mapping[str | None, str] = field(default_factory=dict)
     wide: bool = False
     hint: str = ""
+    if_several: bool = False
 
     @property
     def is_number(self) -> bool:
@@ -56,10 +58,14 @@ class Grid:
     Args:
         columns: What to show of the frame, in this order.
         key: The frame's column of texts that names a row.
+
+    Attributes:
+        columns: Those of them that are shown now.
     """
 
     def __init__(self, columns: Sequence[Column], key: str) -> None:
-        self.columns, self.key = tuple(columns), key
+        self._all = tuple(columns)
+        self.columns, self.key = tuple(each for each in columns if not each.if_several), key
         self.frame = pl.DataFrame(schema=dict.fromkeys([each.name for each in columns], pl.Null) | {key: pl.String})
         self.view = self.frame
         self.filter = ""
@@ -69,7 +75,7 @@ class Grid:
         self.start = 0
         self._cursor: str | None = None
         self._anchor: str | None = None
-        self._widths = [len(column.title) + 2 for column in columns]
+        self._widths = {column.name: len(column.title) + 2 for column in columns}
         self._drawn: dict[str, list[str]] = {}
 
     # --- what is looked at --------------------------------------------------------------------------------------
@@ -77,6 +83,9 @@ class Grid:
     def show(self, frame: pl.DataFrame) -> None:
         """Take a newer frame in; what is selected, sorted and filtered stays so."""
         self.frame = frame
+        shown = tuple(each for each in self._all if not each.if_several or _differs(frame[each.name]))
+        if shown != self.columns:
+            self.columns, self._drawn = shown, {}
         if self.selected:
             there = set(frame.filter(pl.col(self.key).is_in(self.selected))[self.key])
             self.selected = [key for key in self.selected if key in there]
@@ -110,7 +119,7 @@ class Grid:
 
     def sort_by(self, column: str | None, *, descending: bool = False) -> None:
         """Sort by a column; `None` for the frame's own order."""
-        names = [each.name for each in self.columns]
+        names = [each.name for each in self._all]
         if column is not None and column not in names:
             raise unknown("column", column, names)
         self.sort, self.start = (None if column is None else (column, descending)), 0
@@ -264,9 +273,9 @@ class Grid:
 
     def _heads(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Return the heads. A column only ever becomes wider, or it would jump to and fro while one scrolls."""
-        for number in range(len(self.columns)):
+        for number, column in enumerate(self.columns):
             widest = max((len(row["cells"][number]) for row in rows), default=0)
-            self._widths[number] = max(self._widths[number], min(widest, WIDEST))
+            self._widths[column.name] = max(self._widths[column.name], min(widest, WIDEST))
         sort = self.sort or ("", False)
         return [
             {
@@ -274,8 +283,12 @@ class Grid:
                 "title": column.title,
                 "hint": column.hint,
                 "number": column.is_number,
-                "width": 0 if column.wide else width + (_DOT if column.tones else 0),
+                "width": 0 if column.wide else self._widths[column.name] + (_DOT if column.tones else 0),
                 "sort": ("descending" if sort[1] else "ascending") if sort[0] == column.name else "none",
             }
-            for column, width in zip(self.columns, self._widths, strict=True)
+            for column in self.columns
         ]
+
+
+def _differs(values: pl.Series) -> bool:
+    return bool(values.len()) and values.ne_missing(values[0]).any()

@@ -43,6 +43,7 @@ class QueuePanel(CountedPanel):
     columns = (
         Column(name="priority", title="priority", kind="number", hint="1 is refreshed before 2"),
         Column(name="contract", title="contract"),
+        Column(name="account", title="account", if_several=True),
         Column(name="status", title="status", tones=TONES),
         Column(name="attempt", title="attempt", kind="number", hint="How often it has been tried since it was queued"),
         Column(

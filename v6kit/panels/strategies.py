@@ -57,7 +57,9 @@ class StrategiesPanel(CountedPanel):
         Column(name="legs", title="legs", kind="number"),
         Column(name="lines", title="lines", kind="number", hint="Legs that stream on a market data line"),
         Column(name="priority", title="priority", kind="number", hint="1 gets lines before 2"),
-        Column(name="account", title="account", hint="The only account that may hold its legs; – for any"),
+        Column(
+            name="account", title="account", if_several=True, hint="The only account that may hold its legs; – for any"
+        ),
         Column(name="since", title="since", kind="text"),
         Column(name="by", title="by", wide=True, hint="Computer, process and session that registered it"),
     )
